@@ -9,8 +9,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from proto.addresses import parse_listen
 from proto.logging_setup import LOG_FORMATS
-from proto.observability import parse_listen
 
 ENVIRONMENT_PREFIX = "QUORATE_"
 

@@ -36,7 +36,8 @@ def configure_logging(
 
     Args:
         process_name: Appears as `process` in JSON lines.
-        fmt: "json", "text" (coloured on a terminal), or "auto": text on a terminal, JSON otherwise.
+        fmt: "json", "text" (coloured on a terminal or with FORCE_COLOR, never with NO_COLOR), or "auto":
+            text on a terminal, JSON otherwise.
         stream: Where lines go; stderr by default.
 
     The level is INFO, or what the environment variable QUORATE_LOG_LEVEL names.
@@ -52,7 +53,7 @@ def configure_logging(
     if fmt == "json" or (fmt == "auto" and not is_terminal):
         handler.setFormatter(JsonFormatter(process_name))
     else:
-        handler.setFormatter(TextFormatter(coloured=is_terminal and "NO_COLOR" not in os.environ))
+        handler.setFormatter(TextFormatter(coloured=wants_colour(is_terminal)))
     # Where a record was made is found by walking the stack, and no line shows it: spare the cost.
     logging._srcfile = None
     logging.logThreads = False
@@ -63,6 +64,11 @@ def configure_logging(
     root.addHandler(handler)
     root.setLevel(os.environ.get(LEVEL_VARIABLE, "INFO").upper())
     logging.captureWarnings(capture=True)
+
+
+def wants_colour(is_terminal: bool) -> bool:
+    """Whether to colour what a person reads, by the usual variables NO_COLOR and FORCE_COLOR."""
+    return "NO_COLOR" not in os.environ and (is_terminal or "FORCE_COLOR" in os.environ)
 
 
 def extra_fields(record: logging.LogRecord) -> dict[str, object]:

@@ -1,16 +1,31 @@
 """What every process shows of itself: `/metrics`, `/healthz`, `/readyz` on a small HTTP server of its own.
 
-Also here, because all three kinds of process share it: reading `host:port`, and the rule that nothing listens
-beyond loopback unless told to (`check_loopback`). Never here: requests of clients.
+Never here: requests of clients. The rules about addresses (`proto.addresses`) can be imported from here too.
 """
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 from collections.abc import Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+
+from proto.addresses import (
+    ListenRefused,
+    check_loopback,
+    format_address,
+    is_loopback,
+    parse_listen,
+)
+
+__all__ = [
+    "ListenRefused",
+    "check_loopback",
+    "format_address",
+    "is_loopback",
+    "parse_listen",
+    "serve_metrics",
+]
 
 log = logging.getLogger(__name__)
 
@@ -19,67 +34,6 @@ REQUEST_TIMEOUT_S = 5.0
 CONNECTIONS_MAX = 64
 
 _TEXT = "text/plain; charset=utf-8"
-
-
-class ListenRefused(SystemExit):
-    """An address that this process may not listen on; uncaught, it ends the process with its message."""
-
-
-def parse_listen(text: str) -> tuple[str, int]:
-    """Host and port of `host:port`, `[v6]:port` or `:port` (every interface); port 0 picks a free one.
-
-    Raises:
-        ValueError: No such thing; argparse turns it into its own error.
-    """
-    host, colon, port_text = text.rpartition(":")
-    if not colon:
-        raise ValueError(f"{text!r}: expected host:port")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError(f"{text!r}: an IPv6 address is written [address]:port")
-    if not (port_text.isascii() and port_text.isdigit()) or int(port_text) > 65535:
-        raise ValueError(f"{text!r}: the port must be a number from 0 to 65535")
-    return host or "0.0.0.0", int(port_text)
-
-
-def format_address(host: str, port: int) -> str:
-    """`host:port`, with brackets around an IPv6 address."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a socket bound to `host`. Names other than localhost: no."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def check_loopback(address: str, insecure: bool) -> None:
-    """Refuse an address beyond loopback unless `insecure`, and log a warning then.
-
-    Requests are not authenticated and links are not encrypted: whoever reaches the port owns the data.
-
-    Raises:
-        ListenRefused: With the flag that would allow it.
-        ValueError: `address` is not `host:port`.
-    """
-    host, _ = parse_listen(address)
-    if is_loopback(host):
-        return
-    if not insecure:
-        raise ListenRefused(
-            f"quorate: refusing to listen on {address}: it is not a loopback address, and nothing "
-            "authenticates those who connect. Keep the network closed to strangers and pass --insecure "
-            "to allow it."
-        )
-    log.warning(
-        "listening beyond loopback without authentication or encryption",
-        extra={"address": address},
-    )
 
 
 async def serve_metrics(
