@@ -1,0 +1,1 @@
+"""Benchmarks: ratios from one run, never a timed test. `python -m tests.bench --help`."""

@@ -1,0 +1,148 @@
+"""Compare our cluster with its controls and peers in one run, round by round.
+
+Reports, per operation and concurrency: median and range of operations per second over the rounds, p50 and p99
+latency (median of the rounds), CPU microseconds per request over all server processes, and the ratio of our
+median to each system's. CPU per request is the evidence; ops/s the illustration. A difference counts when CPU
+per request moves by more than 20 % and the ranges of the rounds do not overlap.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.bench.systems import System, available, cpu_seconds
+
+SCRIPT = Path(__file__).with_name("load.lua")
+HEADING = f"  {'':18} {'ops/s':>9} {'[range]':>21} {'p50 us':>8} {'p99 us':>8} {'CPU us':>8} ratio"
+OPERATIONS = ("get_strong", "get_eventual", "put", "update", "query")
+
+
+def measure(
+    system: System, operation: str, concurrency: int, seconds: float, keys: int, token: str
+) -> dict[str, float]:
+    """One round of one system."""
+    before = cpu_seconds(system.pids())
+    done = subprocess.run(
+        [
+            "wrk", "-t1", f"-c{concurrency}", f"-d{seconds:g}s", "--timeout", "10s",
+            "-s", str(SCRIPT), system.endpoint,
+        ],
+        env={
+            **os.environ, "BENCH_OPERATION": operation, "BENCH_DIALECT": system.dialect,
+            "BENCH_KEYS": str(keys), "BENCH_TOKEN": token,
+        },
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    used = cpu_seconds(system.pids()) - before
+    line = next(x for x in done.stdout.splitlines() if x.startswith("RESULT "))
+    result: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
+    requests = max(1, result["requests"])
+    return {
+        "ops": requests / result["microseconds"] * 1e6,
+        "p50": result["p50"],
+        "p99": result["p99"],
+        "cpu": used / requests * 1e6,
+        "errors": result["errors"],
+    }
+
+
+def report(name: str, rounds: list[dict[str, float]], ours: list[dict[str, float]]) -> str:
+    """One line of the table."""
+
+    def median(key: str, of: list[dict[str, float]] = rounds) -> float:
+        return statistics.median(r[key] for r in of)
+
+    ops = [r["ops"] for r in rounds]
+    ratio = median("ops", ours) / median("ops")
+    errors = int(sum(r["errors"] for r in rounds))
+    return (
+        f"  {name:18} {median('ops'):9,.0f} [{min(ops):8,.0f} -{max(ops):8,.0f}]"
+        f" {median('p50'):8,.0f} {median('p99'):8,.0f} {median('cpu'):8.1f} {ratio:7.2f}"
+        + (f"  {errors} ERRORS" if errors else "")
+    )
+
+
+def main() -> int:
+    """Run the comparison and print it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--keys", type=int, default=5000)
+    parser.add_argument("--concurrency", default="1,16,64")
+    parser.add_argument("--operations", default=",".join(OPERATIONS))
+    parser.add_argument(
+        "--systems", default="", help="names, comma separated; default: all installed"
+    )
+    parser.add_argument("--json", type=Path, help="also write every round here")
+    options = parser.parse_args()
+    if shutil.which("wrk") is None:
+        print(
+            "the load generator wrk is not installed (Debian: apt-get install wrk)", file=sys.stderr
+        )
+        return 2
+    chosen = [s for s in options.systems.split(",") if s]
+    systems = [s for s in available() if not chosen or s.name in chosen]
+    absent = {"dynalite-memory": "npm install dynalite", "etcd-json": "apt-get install etcd-server"}
+    for name, how in absent.items():
+        if name not in [s.name for s in systems] and (not chosen or name in chosen):
+            print(f"not measured: {name} (install it with: {how})")
+    everything: dict[str, list[dict[str, float]]] = {}
+    with tempfile.TemporaryDirectory(prefix="quorate-bench-") as directory:
+        started: list[System] = []
+        try:
+            for system in systems:
+                started.append(system)
+                system.start(Path(directory))
+                system.fill(options.keys)
+            for operation in options.operations.split(","):
+                for concurrency in map(int, options.concurrency.split(",")):
+                    taking = [s for s in systems if operation in s.operations]
+                    results: dict[str, list[dict[str, float]]] = {s.name: [] for s in taking}
+                    for number in range(options.rounds):
+                        for system in taking:
+                            token = f"{operation}-{concurrency}-{number}"
+                            results[system.name].append(
+                                measure(
+                                    system,
+                                    operation,
+                                    concurrency,
+                                    options.seconds,
+                                    options.keys,
+                                    token,
+                                )
+                            )
+                    ours = results[taking[0].name]
+                    print(f"\n{operation}, {concurrency} connections, {options.rounds} rounds")
+                    print(
+                        f"  {'':18} {'ops/s':>9} {'[range]':>19} {'p50 us':>8} {'p99 us':>8} {'CPU us':>8} ratio"
+                    )
+                    for name, rounds in results.items():
+                        print(report(name, rounds, ours), flush=True)
+                        everything[f"{operation}/{concurrency}/{name}"] = rounds
+                    if operation == "put":
+                        last = f"put-{concurrency}-{options.rounds - 1}"
+                        for system in taking:
+                            found = system.read_back(last, min(options.keys, 500))
+                            print(
+                                f"  read back {system.name}: {found} of 500 keys carry the last round's token"
+                            )
+                            if not found:
+                                print(f"  {system.name} DID NOT DO THE WRITES")
+                                return 1
+        finally:
+            for system in started:
+                system.stop()
+    if options.json:
+        options.json.write_text(json.dumps(everything, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Whole clusters of real processes, driven by real clients and broken on purpose."""
