@@ -1,0 +1,750 @@
+"""The client side of the links: gets each request to a replica that can answer it, and one answer back.
+
+Used by routers, by the control plane and by storage nodes that want something of another group. Here: which
+node leads a group (hints, memory), attempts, back-off, deadlines. Not here: which group owns a key (the
+caller's map) and what an answer means.
+
+How a request ends. `call` reports exactly one final answer, at the latest at the deadline plus one tick:
+
+ - the answer itself: `Value`, `Written`, `Page`, `FeedPage`, `StatsReply`, `Refused`;
+ - `WrongPartition`: the caller's map is stale, nothing was executed by this attempt. Refresh it, ask again;
+ - `Unavailable`: nobody took the request in time; a write was certainly not executed;
+ - `OutcomeUnknown`: a write that may or may not take effect.
+
+`NotLeader`, lost links, silent nodes and refusals for the moment are dealt with in here. A write is sent again
+with the same request id, so the group recognises it. Each attempt has an id of its own: a *refusal* that
+belongs to an abandoned attempt says nothing about the attempt after it and is dropped, whereas a success does.
+
+Time: one coarse wheel (`TICK_S`) serves all requests in flight; there is no timer and no task per request.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+from proto.link import Link, LinkDialer, LinkHandler
+from proto.messages import (
+    Answer,
+    Catalog,
+    Discover,
+    FeedPage,
+    Get,
+    Hello,
+    Message,
+    NotLeader,
+    OutcomeUnknown,
+    Page,
+    Query,
+    ReadFeed,
+    Refused,
+    ReplicaAddress,
+    Stats,
+    StatsReply,
+    Unavailable,
+    Value,
+    Write,
+    Written,
+    WrongPartition,
+)
+
+log = logging.getLogger(__name__)
+
+CATALOG_GROUP = 0
+# Past this many unanswered requests the process is only adding to a queue: new ones get `Unavailable` at once.
+IN_FLIGHT_MAX = 20_000
+TICK_S = 0.02
+# A replica that has not answered by then is left for another one; doubled with each such attempt.
+ATTEMPT_TIMEOUT_S = 1.0
+ATTEMPT_TIMEOUT_S_MAX = 4.0
+# Back-off between attempts, in ticks: 20 ms, 40 ms, ... 320 ms.
+BACKOFF_TICKS = (1, 2, 4, 8, 16)
+# Redirects that are followed at once; more of them in a row means that the cluster is still making up its mind.
+REDIRECTS_MAX = 3
+# A link with overdue answers on which nothing at all was heard for this long is closed and dialled anew:
+# the peer is stopped or gone without a word (half-open TCP).
+SILENCE_S_MAX = 3.0
+# When the wheel itself comes this late, our own process stood still and answers wait unread: nobody is blamed.
+STALL_TICKS = 10
+DISCOVER_INTERVAL_S = 0.25
+REQUEST_ID_PREFIX_SIZE = 8
+
+GroupRequest: TypeAlias = Get | Write | Query | ReadFeed | Stats
+OnAnswer: TypeAlias = Callable[[Answer], None]
+
+_FINAL = frozenset({Value, Written, Page, FeedPage, StatsReply, Refused})
+_WEATHER = frozenset({NotLeader, WrongPartition, Unavailable, OutcomeUnknown})
+_ATTEMPT_TICKS = round(ATTEMPT_TIMEOUT_S / TICK_S)
+
+
+class Timer(Protocol):
+    """A pending call."""
+
+    def cancel(self) -> None:
+        """Forget it."""
+
+
+class Environment(Protocol):
+    """Clock and scheduling, as the client needs them (`raft.group.Environment` fits)."""
+
+    def now(self) -> float:
+        """Seconds, monotonic."""
+
+    def call_later(self, delay_s: float, function: Callable[[], None]) -> Timer:
+        """Run after a delay."""
+
+
+class Dialer(Protocol):
+    """Keeps a link to one address (`proto.link.LinkDialer`, or the simulator's)."""
+
+    def start(self) -> None:
+        """Begin dialling."""
+
+    def stop(self) -> None:
+        """Close the link and dial no more."""
+
+
+Dial: TypeAlias = Callable[[str, LinkHandler], Dialer]
+
+
+class LoopEnvironment:
+    """`Environment` on a running asyncio loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], float]) -> None:
+        self._loop = loop
+        self.now = now
+
+    def call_later(self, delay_s: float, function: Callable[[], None]) -> Timer:
+        """Run after a delay."""
+        return self._loop.call_later(delay_s, function)
+
+
+def tcp_dial(
+    hello: Callable[[], Hello],
+    loop: asyncio.AbstractEventLoop,
+    tls: ssl.SSLContext | None = None,
+) -> Dial:
+    """Dial real addresses on `loop`."""
+    return lambda address, handler: LinkDialer(address, hello, handler, loop, tls)
+
+
+class _Call:
+    """One request until its final answer."""
+
+    __slots__ = (
+        "attempts",
+        "avoid",
+        "backoffs",
+        "deadline",
+        "leader",
+        "node",
+        "old_ids",
+        "on_answer",
+        "redirects",
+        "request",
+        "sent_tick",
+        "uncertain",
+    )
+
+    def __init__(
+        self, request: GroupRequest, on_answer: OnAnswer, deadline: float, leader: bool
+    ) -> None:
+        self.request = request  # as last sent; its id names the current attempt
+        self.on_answer = on_answer
+        self.deadline = deadline
+        self.leader = leader
+        self.node: _Node | None = None  # where the current attempt is; None while backing off
+        self.avoid: _Node | None = None  # do not try this one next if there is another
+        self.attempts = 0
+        self.backoffs = 0
+        self.redirects = 0
+        self.sent_tick = 0
+        self.uncertain = False  # an abandoned attempt may have been executed
+        self.old_ids: list[int] | None = None
+
+
+class _Node:
+    """A node this client keeps a link to, by address. Receives what arrives on that link."""
+
+    __slots__ = (
+        "_client",
+        "address",
+        "dialer",
+        "heard_tick",
+        "link",
+        "pinned",
+        "references",
+        "usable",
+    )
+
+    def __init__(self, address: str, client: "ClusterClient") -> None:
+        self.address = address
+        self._client = client
+        self.link: Link | None = None
+        self.usable = False  # the link is up and the peer is not suspected of being stopped
+        self.heard_tick = 0
+        self.references = 0  # groups that have a replica here
+        self.pinned = False  # a seed: kept without references
+        self.dialer: Dialer | None = None
+
+    def on_up(self, link: Link) -> None:
+        self.link = link
+        self.usable = True
+        self.heard_tick = self._client._tick
+        self._client._node_up(self)
+
+    def on_down(self, link: Link) -> None:
+        if self.link is link:
+            self.link = None
+            self.usable = False
+            self._client._node_down(self)
+
+    def on_messages(self, link: Link, messages: list[Message]) -> None:
+        client = self._client
+        self.heard_tick = client._tick
+        if not self.usable and self.link is link:
+            self.usable = True
+        pop = client._calls.pop
+        for message in messages:
+            kind = type(message)
+            if kind in _FINAL:
+                call = pop(message.id, None)  # type: ignore[union-attr]
+                if call is None:
+                    continue  # ended already, by its deadline or by another attempt
+                if call.old_ids is not None and not client._accept(call, message):  # type: ignore[arg-type]
+                    continue
+                if call.leader:
+                    group = client._groups.get(call.request.group)
+                    if group is not None:
+                        group.leader = self
+                try:
+                    call.on_answer(message)  # type: ignore[arg-type]
+                except Exception:  # one request's failure must not reach the shared link
+                    log.exception("answer handler failed", extra={"peer": self.address})
+            elif kind in _WEATHER:
+                client._weather(self, message)  # type: ignore[arg-type]
+            elif isinstance(message, Catalog):
+                client._discovered(message)
+            else:
+                log.warning(
+                    "unexpected message", extra={"peer": self.address, "kind": kind.__name__}
+                )
+
+
+class _Group:
+    """Where a partition group's replicas are, and which of them is believed to lead."""
+
+    __slots__ = ("addresses", "by_node_id", "leader", "nearest", "nodes", "turn")
+
+    def __init__(self, addresses: tuple[ReplicaAddress, ...], nodes: list[_Node], az: str) -> None:
+        self.addresses = addresses
+        self.nodes = nodes
+        self.by_node_id = {a.node_id: n for a, n in zip(addresses, nodes, strict=True)}
+        self.leader: _Node | None = None
+        self.turn = 0
+        self.nearest = [n for a, n in zip(addresses, nodes, strict=True) if a.az == az]
+
+    def near(self) -> _Node | None:
+        """A usable replica for an eventually consistent read: of our zone if there is one, else in turn."""
+        for node in self.nearest:
+            if node.usable:
+                return node
+        return self.any_but(None)
+
+    def any_but(self, avoid: _Node | None) -> _Node | None:
+        """The next usable replica in turn; `avoid` only if there is no other."""
+        count = len(self.nodes)
+        found = None
+        for _ in range(count):
+            self.turn = (self.turn + 1) % count
+            node = self.nodes[self.turn]
+            if node.usable:
+                found = node
+                if node is not avoid:
+                    break
+        return found
+
+
+class ClusterClient:
+    """Requests to partition groups, over one link per storage node.
+
+    All methods are called on the loop's thread. At most `IN_FLIGHT_MAX` requests are unanswered at a time;
+    beyond that `call` answers `Unavailable` at once.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        dial: Dial,
+        seeds: Iterable[str],
+        az: str,
+        request_id_prefix: bytes,
+    ) -> None:
+        """Create; `start` begins to dial.
+
+        Args:
+            environment: Clock and timers.
+            dial: Makes links (`tcp_dial`).
+            seeds: Link addresses of storage nodes to ask where the catalog is.
+            az: Zone of this process: its replicas are preferred for eventually consistent reads.
+            request_id_prefix: 8 random bytes, fresh for each process: they make write request ids unique.
+        """
+        assert len(request_id_prefix) == REQUEST_ID_PREFIX_SIZE
+        self.cluster_id = ""
+        self.now = environment.now
+        self._environment = environment
+        self._dial = dial
+        self._az = az
+        self._request_id_prefix = request_id_prefix
+        self._request_count = 0
+        self._id = 0
+        self._nodes: dict[str, _Node] = {}
+        self._groups: dict[int, _Group] = {}
+        self._calls: dict[int, _Call] = {}
+        self._wheel: dict[int, list[int]] = {}
+        self._tick = 0
+        self._ticking = False
+        self._filling: list[int] = []  # ids of attempts of this tick: due after the attempt timeout
+        self._filling_until = 0.0
+        self._discover_timer: Timer | None = None
+        self._stopped = False
+        for address in seeds:
+            self._node(address).pinned = True
+
+    # --- life ---
+
+    def start(self) -> None:
+        """Dial the seeds and ask them for the catalog group until one knows it."""
+        for node in self._nodes.values():
+            self._start_node(node)
+        self._discover()
+
+    def stop(self) -> None:
+        """Close all links. Requests still in flight end as at their deadline."""
+        self._stopped = True
+        if self._discover_timer is not None:
+            self._discover_timer.cancel()
+        for call in set(self._calls.values()):
+            self._give_up(call, "shutting down")
+        for node in self._nodes.values():
+            if node.dialer is not None:
+                node.dialer.stop()
+
+    @property
+    def is_discovered(self) -> bool:
+        """Whether the catalog group's replicas are known."""
+        return CATALOG_GROUP in self._groups
+
+    @property
+    def in_flight(self) -> int:
+        """Requests without a final answer (abandoned attempts that may still answer included)."""
+        return len(self._calls)
+
+    def links(self) -> dict[str, bool]:
+        """Every node's address, and whether it can be used right now."""
+        return {address: node.usable for address, node in self._nodes.items()}
+
+    # --- the map ---
+
+    def update_groups(
+        self, groups: Mapping[int, Sequence[ReplicaAddress]], removed: Iterable[int] = ()
+    ) -> None:
+        """Learn where groups' replicas are. Nodes are dialled as needed, and left when nothing is on them.
+
+        Args:
+            groups: Replicas of new or changed groups; groups not named stay as they are.
+            removed: Groups that are no more.
+        """
+        for group_id, replicas in groups.items():
+            addresses = tuple(replicas)
+            old = self._groups.get(group_id)
+            if old is not None and old.addresses == addresses:
+                continue
+            nodes = [self._node(replica.address) for replica in addresses]
+            for node in nodes:
+                node.references += 1
+            group = _Group(addresses, nodes, self._az)
+            if old is not None:
+                group.leader = old.leader if old.leader in nodes else None
+                self._release(old)
+            self._groups[group_id] = group
+        for group_id in removed:
+            old = self._groups.pop(group_id, None)
+            if old is not None:
+                self._release(old)
+        for node in [n for n in self._nodes.values() if not n.references and not n.pinned]:
+            del self._nodes[node.address]
+            if node.dialer is not None:
+                node.dialer.stop()
+
+    def groups(self) -> Sequence[int]:
+        """Ids of all groups whose replicas are known."""
+        return list(self._groups)
+
+    def replicas(self, group: int) -> tuple[ReplicaAddress, ...]:
+        """Where a group's replicas are, as last told; empty if unknown."""
+        known = self._groups.get(group)
+        return known.addresses if known is not None else ()
+
+    def _release(self, group: _Group) -> None:
+        for node in group.nodes:
+            node.references -= 1
+
+    def _node(self, address: str) -> _Node:
+        node = self._nodes.get(address)
+        if node is None:
+            node = self._nodes[address] = _Node(address, self)
+            if self._discover_timer is not None or self.is_discovered:  # started
+                self._start_node(node)
+        return node
+
+    def _start_node(self, node: _Node) -> None:
+        if node.dialer is None and not self._stopped:
+            node.dialer = self._dial(node.address, node)
+            node.dialer.start()
+
+    def _discover(self) -> None:
+        """Ask every usable node for the catalog group; again while it is not known."""
+        if self._stopped:
+            return
+        for node in self._nodes.values():
+            if node.usable and node.link is not None:
+                node.link.send(Discover(self.next_id()))
+        if self._discover_timer is not None:
+            self._discover_timer.cancel()
+        self._discover_timer = self._environment.call_later(
+            DISCOVER_INTERVAL_S, self._discover_again
+        )
+
+    def _discover_again(self) -> None:
+        if not self.is_discovered:
+            self._discover()
+        else:
+            # Idle but not None: `_rediscover` may ask again from now on.
+            self._discover_timer = _IDLE
+
+    def _rediscover(self) -> None:
+        """What is known of the catalog group does not work: ask, at most once per interval."""
+        if self._discover_timer is _IDLE:
+            self._discover()
+
+    def _discovered(self, catalog: Catalog) -> None:
+        if catalog.cluster_id:
+            self.cluster_id = catalog.cluster_id
+        if catalog.replicas:
+            self.update_groups({CATALOG_GROUP: catalog.replicas})
+            group = self._groups[CATALOG_GROUP]
+            if group.leader is None and catalog.leader_node is not None:
+                group.leader = group.by_node_id.get(catalog.leader_node)
+
+    # --- requests ---
+
+    def next_id(self) -> int:
+        """An id for a request's first attempt, never used before in this process."""
+        self._id += 1
+        return self._id
+
+    def next_request_id(self) -> bytes:
+        """A fresh 16 byte id for a `Write`: what makes its retries safe."""
+        self._request_count += 1
+        return self._request_id_prefix + self._request_count.to_bytes(8, "big")
+
+    def call(
+        self, request: GroupRequest, on_answer: OnAnswer, deadline: float, leader: bool = True
+    ) -> None:
+        """Send a request; `on_answer` is called exactly once with the final answer (see the module).
+
+        The callback may come before this returns. What it raises is logged and harms no other request.
+
+        Args:
+            request: Its `id` must come from `next_id`.
+            on_answer: Takes the final answer.
+            deadline: On the environment's clock; no answer later than a tick after it.
+            leader: Whether the leader is to be asked; otherwise the nearest replica.
+        """
+        calls = self._calls
+        if len(calls) >= IN_FLIGHT_MAX or self._stopped:
+            on_answer(Unavailable(request.id, "too many requests in flight"))
+            return
+        call = _Call(request, on_answer, deadline, leader)
+        calls[request.id] = call
+        if not self._ticking:
+            self._start_ticking()
+        group = self._groups.get(request.group)
+        if group is not None:
+            node = group.leader if leader else group.near()
+            if (
+                node is not None
+                and node.usable
+                and deadline > self._filling_until
+                and type(request) is not ReadFeed  # waits longer than an attempt
+            ):
+                call.node = node
+                call.attempts = 1
+                call.sent_tick = self._tick
+                self._filling.append(request.id)
+                node.link.send(request)  # type: ignore[union-attr]  # usable means that it has a link
+                return
+        self._route(call)
+
+    async def request(self, request: GroupRequest, timeout_s: float, leader: bool = True) -> Answer:
+        """`call` for cold paths: the final answer of `request`, whose own id does not matter.
+
+        Cancelling the caller abandons the request; a write may still take effect.
+        """
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def answered(answer: Answer) -> None:
+            if not future.done():
+                future.set_result(answer)
+
+        fresh = msgspec.structs.replace(request, id=self.next_id())
+        self.call(fresh, answered, self.now() + timeout_s, leader)
+        return await future
+
+    def _route(self, call: _Call) -> None:
+        """Make the next attempt, or back off if nobody can be asked."""
+        now = self.now()
+        if now >= call.deadline:
+            self._give_up(call, "no answer in time")
+            return
+        group_id = call.request.group
+        group = self._groups.get(group_id)
+        if group is None:
+            if group_id != CATALOG_GROUP:
+                self._finish(call, WrongPartition(call.request.id, group_id))
+                return
+            self._back_off(call)
+            return
+        node = self._pick(call, group)
+        if node is None:
+            if group_id == CATALOG_GROUP:
+                self._rediscover()
+            self._back_off(call)
+        else:
+            self._attempt(call, node, now)
+
+    def _pick(self, call: _Call, group: _Group) -> _Node | None:
+        avoid, call.avoid = call.avoid, None
+        preferred = group.leader if call.leader else group.near()
+        if preferred is not None and preferred.usable and preferred is not avoid:
+            return preferred
+        return group.any_but(avoid)
+
+    def _attempt(self, call: _Call, node: _Node, now: float) -> None:
+        request = call.request
+        left_s = call.deadline - now
+        if call.attempts:
+            if call.old_ids is None:
+                call.old_ids = []
+            call.old_ids.append(request.id)
+            request = msgspec.structs.replace(request, id=self.next_id())
+            if not isinstance(request, ReadFeed | Stats):
+                request = msgspec.structs.replace(request, timeout_ms=int(left_s * 1000))
+            call.request = request
+            self._calls[request.id] = call
+        call.node = node
+        patience_s = min(ATTEMPT_TIMEOUT_S * (1 << min(call.attempts, 2)), ATTEMPT_TIMEOUT_S_MAX)
+        if isinstance(request, ReadFeed):
+            patience_s += request.wait_ms / 1000
+        call.attempts += 1
+        call.sent_tick = self._tick
+        self._wake_after(request.id, min(patience_s, left_s))
+        assert node.link is not None
+        node.link.send(request)
+
+    def _back_off(self, call: _Call) -> None:
+        ticks = BACKOFF_TICKS[min(call.backoffs, len(BACKOFF_TICKS) - 1)]
+        call.backoffs += 1
+        call.redirects = 0
+        call.node = None
+        left_s = call.deadline - self.now()
+        self._wake_after(call.request.id, min(ticks * TICK_S, max(left_s, 0.0)))
+
+    def _accept(self, call: _Call, answer: Answer) -> bool:
+        """Whether a final answer to a call with several attempts ends it; clears its other ids if so."""
+        old_ids = call.old_ids or []
+        if answer.id in old_ids:
+            old_ids.remove(answer.id)
+            if isinstance(call.request, Write) and not isinstance(answer, Written):
+                return False  # refused then; the attempt after it may succeed
+        else:
+            assert answer.id == call.request.id
+        self._forget(call)
+        return True
+
+    def _forget(self, call: _Call) -> None:
+        self._calls.pop(call.request.id, None)
+        for old_id in call.old_ids or ():
+            self._calls.pop(old_id, None)
+
+    def _finish(self, call: _Call, answer: Answer) -> None:
+        self._forget(call)
+        try:
+            call.on_answer(answer)
+        except Exception:  # one request's failure must not stop the wheel or the link
+            log.exception("answer handler failed")
+
+    def _give_up(self, call: _Call, reason: str) -> None:
+        # A write that is out with a replica right now may be executed, whatever becomes of its answer.
+        uncertain = call.uncertain or call.node is not None
+        if uncertain and isinstance(call.request, Write):
+            self._finish(call, OutcomeUnknown(call.request.id, reason))
+        else:
+            self._finish(call, Unavailable(call.request.id, reason))
+
+    def _weather(
+        self, node: _Node, message: NotLeader | WrongPartition | Unavailable | OutcomeUnknown
+    ) -> None:
+        """An attempt was not executed, or nobody knows."""
+        call = self._calls.get(message.id)
+        if call is None:
+            return
+        if call.request.id != message.id:  # an abandoned attempt: its successor is under way
+            del self._calls[message.id]
+            if call.old_ids is not None:
+                call.old_ids.remove(message.id)
+            return
+        group = self._groups.get(call.request.group)
+        match message:
+            case WrongPartition():
+                if call.request.group != CATALOG_GROUP:
+                    self._finish(call, message)
+                    return
+                call.avoid = node
+                self._rediscover()
+            case NotLeader():
+                if group is not None and self._follow(call, node, group, message.leader_node):
+                    return
+                call.avoid = node
+            case Unavailable():
+                call.avoid = node
+                if not call.leader and call.redirects < REDIRECTS_MAX:
+                    call.redirects += 1
+                    call.node = None
+                    self._route(call)
+                    return
+            case OutcomeUnknown():
+                call.uncertain = True
+        self._back_off(call)
+
+    def _follow(self, call: _Call, node: _Node, group: _Group, hint: str | None) -> bool:
+        """Go where a `NotLeader` points; False when it points nowhere of use."""
+        leader = group.by_node_id.get(hint) if hint is not None else None
+        if leader is None or leader is node or not leader.usable:
+            if group.leader is node:
+                group.leader = None
+            if hint is not None and leader is None and call.request.group == CATALOG_GROUP:
+                self._rediscover()
+            return False
+        group.leader = leader
+        if call.redirects >= REDIRECTS_MAX:
+            return False
+        call.redirects += 1
+        call.node = None
+        call.avoid = None
+        self._route(call)
+        return True
+
+    # --- links and time ---
+
+    def _node_up(self, node: _Node) -> None:
+        if not self.is_discovered and node.link is not None:
+            node.link.send(Discover(self.next_id()))
+
+    def _node_down(self, node: _Node) -> None:
+        """Every attempt that was out with this node goes elsewhere."""
+        for group in self._groups.values():
+            if group.leader is node:
+                group.leader = None
+        for call in [c for c in self._calls.values() if c.node is node]:
+            if call.node is node:  # listed once per attempt that may still answer
+                self._abandon(call, node)
+
+    def _abandon(self, call: _Call, node: _Node) -> None:
+        call.uncertain = True
+        call.avoid = node
+        call.node = None
+        self._route(call)
+
+    def _start_ticking(self) -> None:
+        self._ticking = True
+        self._tick = int(self.now() / TICK_S)
+        self._new_filling()
+        self._environment.call_later(TICK_S, self._on_tick)
+
+    def _new_filling(self) -> None:
+        due = self._tick + _ATTEMPT_TICKS
+        self._filling = self._wheel.setdefault(due, [])
+        self._filling_until = due * TICK_S
+
+    def _wake_after(self, call_id: int, delay_s: float) -> None:
+        due = max(int((self.now() + delay_s) / TICK_S), self._tick) + 1
+        self._wheel.setdefault(due, []).append(call_id)
+
+    def _on_tick(self) -> None:
+        now = int(self.now() / TICK_S)
+        stalled = now - self._tick > STALL_TICKS
+        while self._tick < now:
+            self._tick += 1
+            if not self._wheel:
+                self._tick = now
+            due = self._wheel.pop(self._tick, None)
+            if self._tick == now:
+                self._new_filling()
+            if due:
+                for call_id in due:
+                    if stalled:
+                        self._wake_after(call_id, STALL_TICKS * TICK_S)
+                    else:
+                        self._due(call_id)
+        if not self._calls and not self._filling:
+            # An empty list of attempts keeps no watch; whoever calls next starts the wheel again.
+            self._wheel.clear()
+            self._ticking = False
+            return
+        self._environment.call_later(TICK_S, self._on_tick)
+
+    def _due(self, call_id: int) -> None:
+        """An attempt's time is up, or a back-off is over."""
+        call = self._calls.get(call_id)
+        if call is None or call.request.id != call_id:
+            return
+        if self.now() >= call.deadline:
+            self._give_up(call, "no answer in time")
+            return
+        node = call.node
+        if node is None:
+            self._route(call)
+            return
+        group = self._groups.get(call.request.group)
+        if group is not None and group.leader is node:
+            group.leader = None
+        if node.heard_tick < call.sent_tick:
+            self._suspect(node)
+        self._abandon(call, node)
+
+    def _suspect(self, node: _Node) -> None:
+        """Nothing was heard since the attempt was sent: use the node again once it says something."""
+        if node.usable:
+            node.usable = False
+            link, heard_tick = node.link, node.heard_tick
+
+            def close_if_silent() -> None:
+                if node.link is link is not None and node.heard_tick == heard_tick:
+                    link.close("silent")
+
+            self._environment.call_later(SILENCE_S_MAX - ATTEMPT_TIMEOUT_S, close_if_silent)
+
+
+class _IdleTimer:
+    """Stands for 'started, nothing scheduled'."""
+
+    def cancel(self) -> None:
+        """Nothing to forget."""
+
+
+_IDLE: Timer = _IdleTimer()
