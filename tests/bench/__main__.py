@@ -120,9 +120,7 @@ def main() -> int:
                             )
                     ours = results[taking[0].name]
                     print(f"\n{operation}, {concurrency} connections, {options.rounds} rounds")
-                    print(
-                        f"  {'':18} {'ops/s':>9} {'[range]':>19} {'p50 us':>8} {'p99 us':>8} {'CPU us':>8} ratio"
-                    )
+                    print(HEADING)
                     for name, rounds in results.items():
                         print(report(name, rounds, ours), flush=True)
                         everything[f"{operation}/{concurrency}/{name}"] = rounds

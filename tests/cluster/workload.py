@@ -71,11 +71,18 @@ class Workload:
     """
 
     def __init__(
-        self, endpoint: Callable[[], str], table: str, *, clients: int, keys: int, seed: int
+        self,
+        endpoint: Callable[[], str],
+        table: str,
+        *,
+        clients: int,
+        keys: int,
+        seed: int,
+        prefix: str = "",
     ) -> None:
         self.endpoint = endpoint
         self.table = table
-        self.histories: dict[str, list[Operation]] = {f"key-{n}": [] for n in range(keys)}
+        self.histories: dict[str, list[Operation]] = {f"{prefix}key-{n}": [] for n in range(keys)}
         self.acknowledged_at: list[float] = []
         self.errors: dict[str, int] = {}
         self._clients = clients
