@@ -22,6 +22,13 @@ class Answer(Exception):
         self.code = code
 
 
+# Well-formed but signed by nobody: peers in a benchmark insist on the form.
+AUTHORIZATION = (
+    "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/dynamodb/aws4_request, "
+    f"SignedHeaders=host;x-amz-date;x-amz-target, Signature={'0' * 64}"
+)
+
+
 class WireClient:
     """A bare AWS JSON 1.0 client: no signing, no retries, one kept connection; not for use by threads."""
 
@@ -43,6 +50,8 @@ class WireClient:
                 {
                     "X-Amz-Target": f"DynamoDB_20120810.{operation}",
                     "Content-Type": "application/x-amz-json-1.0",
+                    "X-Amz-Date": "20260101T000000Z",
+                    "Authorization": AUTHORIZATION,
                 },
             )  # fmt: skip
             response = self._connection.getresponse()
