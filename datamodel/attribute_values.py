@@ -101,16 +101,12 @@ def normalise_value(raw: object, depth: int = 1) -> tuple[AttributeValue, int]:
             return raw, 1
     elif kind == "B":
         return raw, _check_base64(content)
-    return _normalise_other(raw, kind, content, depth)
+    return _normalise_other(raw, kind, content)
 
 
-def _normalise_other(
-    raw: AttributeValue, kind: Any, content: object, depth: int
-) -> tuple[AttributeValue, int]:
+def _normalise_other(raw: AttributeValue, kind: str, content: object) -> tuple[AttributeValue, int]:
     """The rarer types, and what is no value at all."""
     if kind not in TYPES or content is None:
-        if content is None and depth > NESTING_DEPTH_MAX:
-            raise ValidationError(TOO_DEEP)
         raise ValidationError(EMPTY_VALUE)
     if kind == "SS":
         return raw, _check_string_set(content)
@@ -462,6 +458,26 @@ def value_size(value: AttributeValue) -> int:
     if kind == "BS":
         return sum(map(_base64_size, content))
     return 1
+
+
+def check_nesting(value: AttributeValue) -> None:
+    """Check a value that was put together from normal ones (an update does that), however deep it is.
+
+    Raises:
+        ValidationError: More than `NESTING_DEPTH_MAX` levels.
+    """
+    level: list[AttributeValue] = [value]
+    for _ in range(NESTING_DEPTH_MAX):
+        below: list[AttributeValue] = []
+        for member in level:
+            if "M" in member:
+                below.extend(member["M"].values())
+            elif "L" in member:
+                below.extend(member["L"])
+        if not below:
+            return
+        level = below
+    raise ValidationError(TOO_DEEP)
 
 
 def _base64_size(text: str) -> int:

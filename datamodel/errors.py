@@ -9,7 +9,7 @@ observed on the service by the authors of dynalite.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -27,7 +27,7 @@ class DynamoDBError(Exception):
         type_prefix: What precedes the code in `__type`.
         http_status: Status of the HTTP answer.
         message_key: Name of the body member that holds the message.
-        retryable: Whether the same request may succeed later without being changed; SDKs retry these.
+        retryable: Whether the same request may succeed later without being changed.
         default_message: The message when none is given.
         message: The service's text; an empty one is left out of the body.
         extra: Further members of the body.
@@ -265,6 +265,7 @@ class TransactionConflictError(DynamoDBError):
     """An undecided transaction holds the item."""
 
     code = "TransactionConflictException"
+    retryable = True
     default_message = "Transaction is ongoing for the item"
 
 
@@ -362,9 +363,7 @@ class InternalServerError(DynamoDBError):
     code = "InternalServerError"
     http_status = 500
     retryable = True
-    default_message = (
-        "The request processing has failed because of an unknown error, exception or failure."
-    )
+    default_message = "Internal server error"
 
 
 class ServiceUnavailableError(DynamoDBError):
@@ -380,11 +379,9 @@ class ServiceUnavailableError(DynamoDBError):
 # --- lookup and rendering ----------------------------------------------------------------------------------
 
 
-def _with_subclasses(parent: type[DynamoDBError]) -> dict[str, type[DynamoDBError]]:
-    return {child.code: child for child in parent.__subclasses__()}
-
-
-_CLASS_BY_CODE = _with_subclasses(DynamoDBError)
+_CLASS_BY_CODE: Final[dict[str, type[DynamoDBError]]] = {
+    error_class.code: error_class for error_class in DynamoDBError.__subclasses__()
+}
 
 
 def error_for_code(code: str, message: str) -> DynamoDBError:

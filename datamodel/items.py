@@ -12,11 +12,12 @@ import msgspec
 from datamodel.attribute_values import (
     AttributeValue,
     check_json_types,
+    check_nesting,
     json_map_error,
     normalise_value,
     value_size,
 )
-from datamodel.errors import ValidationError
+from datamodel.errors import Corruption, ValidationError
 from datamodel.limits import ITEM_SIZE_BYTES_MAX
 
 Item: TypeAlias = dict[str, AttributeValue]
@@ -105,14 +106,22 @@ def check_item_size(size: int) -> None:
         raise ValidationError("Item size has exceeded the maximum allowed size")
 
 
-def check_updated_item_size(size: int) -> None:
+def check_updated_item(item: Mapping[str, AttributeValue]) -> int:
     """For items as an update leaves them.
 
+    Returns:
+        The item's size in bytes.
+
     Raises:
-        ValidationError: The item is larger than 400 KB.
+        ValidationError: The item is larger than 400 KB or nested too deep.
     """
+    for value in item.values():
+        if "M" in value or "L" in value:
+            check_nesting(value)
+    size = item_size(item)
     if size > ITEM_SIZE_BYTES_MAX:
         raise ValidationError("Item size to update has exceeded the maximum allowed size")
+    return size
 
 
 def encode_item(item: Mapping[str, AttributeValue]) -> bytes:
@@ -121,5 +130,12 @@ def encode_item(item: Mapping[str, AttributeValue]) -> bytes:
 
 
 def decode_item(body: bytes) -> Item:
-    """The item of a body that `encode_item` made. Plain dicts: the caller may change them."""
-    return _decode(body)
+    """The item of a body that `encode_item` made, as plain dicts that are the caller's own.
+
+    Raises:
+        Corruption: The bytes are no item's body.
+    """
+    try:
+        return _decode(body)
+    except msgspec.MsgspecError as error:
+        raise Corruption("item body", "JSON of an item", error) from error

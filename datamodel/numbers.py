@@ -38,7 +38,7 @@ TOO_MANY_DIGITS = "Attempting to store more than 38 significant digits in a Numb
 # Texts that are in normal form whenever they are at most NUMBER_DIGITS_MAX characters long; nearly all are.
 _match_normal = re.compile(r"0|-?[1-9][0-9]*|-?(?:0|[1-9][0-9]*)\.[0-9]*[1-9]", re.ASCII).fullmatch
 _match_number = re.compile(
-    r"([+-]?)(?:([0-9]+)(?:\.([0-9]*))?|\.([0-9]+))(?:[eE]([+-]?)([0-9]+))?", re.ASCII
+    r"([+-]?)(?:([0-9]++)(?:\.([0-9]*+))?|\.([0-9]++))(?:[eE]([+-]?)([0-9]++))?", re.ASCII
 ).fullmatch
 
 # An exponent of this many digits is out of range whatever the digits before it: a request is 16 MB at most.
