@@ -1,0 +1,94 @@
+"""What the service enforces beyond its published model, and in which order it says so.
+
+`service_model.json` is the published model. The running service is stricter in places and prints the
+constraints in an order of its own, which is part of its messages; both are written down here, by member,
+so that the validator and the generated request types take them from one place.
+
+Sources: messages recorded on the service by the authors of dynalite and of dynamodb-conformance (2026).
+"""
+
+from typing import Any, Final
+
+# Operations of this release; any other operation of the model is known but not implemented.
+IMPLEMENTED_OPERATIONS: Final = (
+    "CreateTable",
+    "DescribeTable",
+    "ListTables",
+    "DeleteTable",
+    "UpdateTable",
+    "TagResource",
+    "UntagResource",
+    "ListTagsOfResource",
+    "DescribeLimits",
+    "DescribeEndpoints",
+    "PutItem",
+    "GetItem",
+    "UpdateItem",
+    "DeleteItem",
+    "Query",
+    "Scan",
+)
+
+# Requests on items: decoded straight into their type, because they are the hot path.
+ITEM_OPERATIONS: Final = frozenset(
+    ("PutItem", "GetItem", "UpdateItem", "DeleteItem", "Query", "Scan")
+)
+
+TABLE_NAME_PATTERN: Final = "[a-zA-Z0-9_.-]+"
+TABLE_NAME_LENGTH_MIN: Final = 3
+TABLE_NAME_LENGTH_MAX: Final = 255
+
+# A message lists no more failures than this.
+FAILURES_MAX: Final = 10
+
+# Order of an enum's values in "Member must satisfy enum value set: [...]" where it is not the model's.
+ENUM_ORDER: Final[dict[str, tuple[str, ...]]] = {
+    "ComparisonOperator": (
+        "IN",
+        "NULL",
+        "BETWEEN",
+        "LT",
+        "NOT_CONTAINS",
+        "EQ",
+        "GT",
+        "NOT_NULL",
+        "NE",
+        "LE",
+        "BEGINS_WITH",
+        "GE",
+        "CONTAINS",
+    ),
+    "ConditionalOperator": ("OR", "AND"),
+    "ProjectionType": ("ALL", "INCLUDE", "KEYS_ONLY"),
+    "ReturnValue": ("ALL_NEW", "UPDATED_OLD", "ALL_OLD", "NONE", "UPDATED_NEW"),
+    "ScalarAttributeType": ("B", "N", "S"),
+    "Select": ("SPECIFIC_ATTRIBUTES", "COUNT", "ALL_ATTRIBUTES", "ALL_PROJECTED_ATTRIBUTES"),
+}
+
+# Members that are reported first, in this order; the others follow as the model lists them.
+MEMBER_ORDER: Final[dict[str, tuple[str, ...]]] = {
+    "CreateTableInput": ("AttributeDefinitions", "TableName", "ProvisionedThroughput", "KeySchema"),
+    "DeleteItemInput": ("ReturnValues", "ReturnConsumedCapacity", "TableName", "Key"),
+    "GetItemInput": ("ReturnConsumedCapacity", "AttributesToGet", "TableName", "Key"),
+    "ProvisionedThroughput": ("WriteCapacityUnits", "ReadCapacityUnits"),
+    "PutItemInput": ("ReturnValues", "ReturnConsumedCapacity", "TableName", "Item"),
+    "QueryInput": ("Limit", "ReturnConsumedCapacity", "AttributesToGet", "QueryFilter", "Select"),
+    "ScanInput": ("Limit", "ReturnConsumedCapacity", "AttributesToGet", "Segment", "Select"),
+    "UpdateItemInput": ("ReturnConsumedCapacity", "ReturnValues", "TableName", "Key"),
+}
+
+# Constraints that a shape has on top of the model's.
+SHAPE_CONSTRAINTS: Final[dict[str, dict[str, Any]]] = {"AttributeNameList": {"max": 255}}
+
+# Constraints that a member has on top of its shape's. Index keys of global indexes may have several
+# attributes (up to four of each kind), so only tables and local indexes stop at two.
+MEMBER_CONSTRAINTS: Final[dict[tuple[str, str], dict[str, Any]]] = {
+    ("CreateTableInput", "KeySchema"): {"max": 2},
+    ("LocalSecondaryIndex", "KeySchema"): {"max": 2},
+}
+
+# Members that a request needs unless another member is present: CreateTable either defines a table or makes
+# a replica of the one that GlobalTableSourceArn names.
+REQUIRED_UNLESS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
+    "CreateTableInput": (("AttributeDefinitions", "KeySchema"), "GlobalTableSourceArn"),
+}
