@@ -137,5 +137,5 @@ def decode_item(body: bytes) -> Item:
     """
     try:
         return _decode(body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Corruption("item body", "JSON of an item", error) from error
