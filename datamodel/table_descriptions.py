@@ -1,0 +1,393 @@
+"""What a table is: its description, how DescribeTable shows it, and its Amazon Resource Name.
+
+`TableDescription` is the one value that the catalog stores of a table (`datamodel.catalog_rows` gives it its
+row). It is immutable; a change is a new value with a higher `version`, written under the condition that the
+stored row still has the version it was made from. Times are unix milliseconds, given by the caller.
+
+Requests that make a description are validated in `datamodel.table_requests`, those that change one in
+`datamodel.table_updates`.
+
+Source: the API reference of TableDescription; presence of members and texts of errors as recorded on the
+service and published in 2026 by the authors of an AWS controller.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, TypeAlias
+
+from datamodel.errors import AccessDeniedError, ResourceNotFoundError, ValidationError
+from datamodel.key_encoding import KeySchema
+from datamodel.limits import (
+    PARTITION_READ_UNITS_MAX,
+    PARTITION_WRITE_UNITS_MAX,
+    TABLE_NAME_LENGTH_MAX,
+    TABLE_NAME_LENGTH_MIN,
+    TAG_KEY_LENGTH_MAX,
+    TAG_VALUE_LENGTH_MAX,
+    TAGS_MAX,
+)
+
+TableStatus: TypeAlias = Literal["CREATING", "UPDATING", "DELETING", "ACTIVE"]
+BillingMode: TypeAlias = Literal["PROVISIONED", "PAY_PER_REQUEST"]
+
+ON_DEMAND_WARM_READ_UNITS: Final = 12_000
+ON_DEMAND_WARM_WRITE_UNITS: Final = 4_000
+"""Warm throughput of an on-demand table that did not ask for more (developer guide, "On-demand capacity")."""
+
+CREATE_PARTITIONS_MAX: Final = 256
+"""Most partitions that a table is created with, whatever throughput it asks for; splits make more."""
+
+PARTITIONS_TAG: Final = "quorate:partitions"
+"""A tag of this name on CreateTable says outright with how many partitions the table starts."""
+
+MS_PER_DAY: Final = 86_400_000
+
+INVALID: Final = "One or more parameter values were invalid: "
+
+
+@dataclass(frozen=True, slots=True)
+class TableDescription:
+    """A table as the catalog knows it.
+
+    Attributes:
+        name: Table name, unique in the cluster.
+        table_id: Number that prefixes all of the table's keyspace keys; never reused.
+        uuid: TableId as clients see it.
+        status: Life cycle: CREATING -> ACTIVE <-> UPDATING, any -> DELETING -> gone.
+        key_schema: Names and types of the primary key.
+        attribute_definitions: (name, type) as the client gave them.
+        billing_mode: PROVISIONED or PAY_PER_REQUEST.
+        read_units, write_units: Provisioned throughput; zero when on demand.
+        created_ms: When CreateTable was accepted.
+        on_demand_since_ms: Last switch to PAY_PER_REQUEST (or creation in that mode); None if never.
+        increased_ms, decreased_ms: Last increase and decrease of provisioned throughput.
+        decreases: Decreases in the UTC day of `decreased_ms`.
+        tags: (key, value) sorted by key.
+        table_class: None while the client never named one.
+        table_class_ms: Last change of the class.
+        deletion_protection: Whether DeleteTable is refused.
+        max_read_units, max_write_units: On-demand limits, None where there is none.
+        warm_read_units, warm_write_units: Warm throughput: the most that the table was ever prepared for.
+        version: Grows with every change of the row.
+    """
+
+    name: str
+    table_id: int
+    uuid: str
+    status: TableStatus
+    key_schema: KeySchema
+    attribute_definitions: tuple[tuple[str, str], ...]
+    billing_mode: BillingMode
+    created_ms: int
+    read_units: int = 0
+    write_units: int = 0
+    on_demand_since_ms: int | None = None
+    increased_ms: int | None = None
+    decreased_ms: int | None = None
+    decreases: int = 0
+    tags: tuple[tuple[str, str], ...] = ()
+    table_class: str | None = None
+    table_class_ms: int | None = None
+    deletion_protection: bool = False
+    max_read_units: int | None = None
+    max_write_units: int | None = None
+    warm_read_units: int = 0
+    warm_write_units: int = 0
+    version: int = 1
+
+    @property
+    def serves_items(self) -> bool:
+        """Whether item operations find the table: not before it was first ACTIVE, nor while it goes."""
+        return self.status in ("ACTIVE", "UPDATING")
+
+    def with_status(self, status: TableStatus) -> "TableDescription":
+        """The next version of this description, in another status."""
+        return replace(self, status=status, version=self.version + 1)
+
+
+# --- names -----------------------------------------------------------------------------------------------
+
+_NAME: Final = re.compile(r"[a-zA-Z0-9_.-]+")
+_ARN: Final = re.compile(r"arn:([^:]*):([^:]*):([^:]*):([^:]*):(.*)", re.DOTALL)
+_TAG_PUNCTUATION: Final = frozenset("+-=._:/@")
+
+
+def table_arn(region: str, account_id: str, name: str) -> str:
+    """Amazon Resource Name of a table."""
+    return f"arn:aws:dynamodb:{region}:{account_id}:table/{name}"
+
+
+def table_name_of(text: str, region: str, account_id: str) -> str:
+    """The table's name from what a request has in `TableName`, which may be a name or a table's ARN.
+
+    Raises:
+        ValidationError: Neither a name nor the ARN of a table of this region.
+        AccessDeniedError: The ARN is another account's.
+    """
+    if not text.startswith("arn:"):
+        _check_name(text)
+        return text
+    match = _ARN.fullmatch(text)
+    if match is None:
+        raise _bad_arn("Invalid ARN", text)
+    partition, service, arn_region, account, resource = match.groups()
+    if partition != "aws":
+        raise _bad_arn("Invalid AWS partition", text)
+    if service != "dynamodb":
+        raise _bad_arn("Invalid service", text)
+    if arn_region != region:
+        raise _bad_arn("Invalid AWS region", text)
+    kind, _, name = resource.partition("/")
+    if kind != "table" or "/" in name:
+        raise _bad_arn("Invalid resource type", text)
+    if account != account_id:
+        raise AccessDeniedError("Access is denied")
+    _check_name(name)
+    return name
+
+
+def _bad_arn(what: str, arn: str) -> ValidationError:
+    return ValidationError(f"1 validation error detected: {what} in '{arn}'")
+
+
+def _check_name(name: str) -> None:
+    if len(name) < TABLE_NAME_LENGTH_MIN:
+        constraint = f"length greater than or equal to {TABLE_NAME_LENGTH_MIN}"
+    elif len(name) > TABLE_NAME_LENGTH_MAX:
+        constraint = f"length less than or equal to {TABLE_NAME_LENGTH_MAX}"
+    elif _NAME.fullmatch(name) is None:
+        raise ValidationError(
+            f"1 validation error detected: Value '{name}' at 'tableName' failed to satisfy constraint: "
+            "Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+"
+        )
+    else:
+        return
+    raise ValidationError(
+        f"1 validation error detected: Value '{name}' at 'tableName' failed to satisfy constraint: "
+        f"Member must have {constraint}"
+    )
+
+
+def tagged_table_name(arn: str, region: str, account_id: str) -> str:
+    """The table's name from the `ResourceArn` of a tag operation, which must be an ARN.
+
+    Raises:
+        ValidationError: No ARN, not of a DynamoDB table, or of another region.
+        AccessDeniedError: Another account's table.
+        ResourceNotFoundError: A stream's ARN, or a name that no table can have.
+    """
+    if not arn.startswith("arn:"):
+        raise ValidationError(f"{INVALID}ARNs must start with 'arn:': {arn}")
+    match = _ARN.fullmatch(arn)
+    if match is None or match[2] != "dynamodb":
+        raise ValidationError(f"{INVALID}Provided Arn is not a DynamoDB resource arn: {arn}")
+    kind, _, rest = match[5].partition("/")
+    name, *inner = rest.split("/")
+    if kind != "table" or (inner and inner[0] != "stream"):
+        raise ValidationError(
+            f"{INVALID}Invalid resource arn provided, only table or stream is accepted. "
+            f"Provided resource arn: {arn}"
+        )
+    if match[1] != "aws" or match[3] != region:
+        raise ValidationError(f"Invalid TableArn: Invalid ResourceArn provided as input {arn}")
+    if match[4] != account_id:
+        raise AccessDeniedError("Access is denied")
+    if inner or _NAME.fullmatch(name) is None:
+        raise resource_not_found(arn)
+    return name
+
+
+def table_not_found(name: str) -> ResourceNotFoundError:
+    """What control operations answer when there is no such table."""
+    return ResourceNotFoundError(f"Requested resource not found: Table: {name} not found")
+
+
+def resource_not_found(arn: str) -> ResourceNotFoundError:
+    """What tag operations answer when there is no such table."""
+    return ResourceNotFoundError(f"Requested resource not found: ResourceArn: {arn} not found")
+
+
+# --- tags ------------------------------------------------------------------------------------------------
+
+
+def checked_tags(tags: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The tags of one request, all or nothing.
+
+    Raises:
+        ValidationError: A key or value that may not be, a key given twice, or more than a table can have.
+    """
+    checked: dict[str, str] = {}
+    for key, value in tags:
+        check_tag_key(key)
+        if len(value) > TAG_VALUE_LENGTH_MAX or not _is_tag_text(value):
+            raise ValidationError(f"The Tag Value provided is invalid, Value: {value}")
+        if key in checked:
+            raise ValidationError(
+                f"Duplicate Tag Keys provided as input: Duplicate Tag Key found {key}"
+            )
+        checked[key] = value
+    check_tag_count(len(checked))
+    return checked
+
+
+def check_tag_key(key: str) -> None:
+    """Refuse a tag key that is empty, too long, reserved or has characters that tags do not have."""
+    if key[:4].lower() == "aws:":
+        raise ValidationError(f"Tag Key cannot be prefixed with aws:, Key: {key}")
+    if not 0 < len(key) <= TAG_KEY_LENGTH_MAX or not _is_tag_text(key):
+        raise ValidationError(f"The Tag Key provided is invalid, Key: {key}")
+
+
+def check_tag_count(count: int) -> None:
+    """Refuse more tags than a table can have."""
+    if count > TAGS_MAX:
+        raise ValidationError(
+            "Number of Tags exceed the current limit for the provided ResourceArn"
+        )
+
+
+def _is_tag_text(text: str) -> bool:
+    return all(c in _TAG_PUNCTUATION or unicodedata.category(c)[0] in "LZN" for c in text)
+
+
+# --- rendering -------------------------------------------------------------------------------------------
+
+
+def render_table(
+    table: TableDescription,
+    *,
+    region: str,
+    account_id: str,
+    now_ms: int,
+    item_count: int = 0,
+    size_bytes: int = 0,
+) -> dict[str, Any]:
+    """The `TableDescription` of an answer; what is not set is left out, as clients compare presence.
+
+    A table in CREATING shows warm throughput only when it asked for more than it gets anyway, and not yet
+    since when it is on demand.
+
+    Args:
+        table: What to show.
+        region: Appears in the ARN.
+        account_id: Likewise.
+        now_ms: Wall clock: decreases are counted per UTC day.
+        item_count: Items of the table, as last measured.
+        size_bytes: Their bytes, by DynamoDB's rule.
+    """
+    is_new = table.status == "CREATING"
+    shown: dict[str, Any] = {
+        "AttributeDefinitions": [
+            {"AttributeName": name, "AttributeType": kind}
+            for name, kind in table.attribute_definitions
+        ],
+        "TableName": table.name,
+        "KeySchema": _render_key_schema(table.key_schema),
+        "TableStatus": table.status,
+        "CreationDateTime": table.created_ms / 1000,
+        "ProvisionedThroughput": _render_throughput(table, now_ms),
+        "TableSizeBytes": size_bytes,
+        "ItemCount": item_count,
+        "TableArn": table_arn(region, account_id, table.name),
+        "TableId": table.uuid,
+    }
+    if table.on_demand_since_ms is not None:
+        shown["BillingModeSummary"] = {"BillingMode": table.billing_mode}
+        if not is_new:
+            shown["BillingModeSummary"]["LastUpdateToPayPerRequestDateTime"] = (
+                table.on_demand_since_ms / 1000
+            )
+    if table.table_class is not None:
+        shown["TableClassSummary"] = {"TableClass": table.table_class}
+        if table.table_class_ms is not None:
+            shown["TableClassSummary"]["LastUpdateDateTime"] = table.table_class_ms / 1000
+    shown["DeletionProtectionEnabled"] = table.deletion_protection
+    limits = {
+        "MaxReadRequestUnits": table.max_read_units,
+        "MaxWriteRequestUnits": table.max_write_units,
+    }
+    limits = {name: units for name, units in limits.items() if units is not None}
+    if limits:
+        shown["OnDemandThroughput"] = limits
+    if not is_new or (table.warm_read_units, table.warm_write_units) != default_warm_units(table):
+        shown["WarmThroughput"] = {
+            "ReadUnitsPerSecond": table.warm_read_units,
+            "WriteUnitsPerSecond": table.warm_write_units,
+            "Status": "UPDATING" if is_new else "ACTIVE",
+        }
+    return shown
+
+
+_SHOWN_OF_DELETED: Final = (
+    "TableName",
+    "TableStatus",
+    "ProvisionedThroughput",
+    "TableSizeBytes",
+    "ItemCount",
+    "TableArn",
+    "TableId",
+    "BillingModeSummary",
+    "TableClassSummary",
+    "DeletionProtectionEnabled",
+)
+
+
+def deleted_part(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """What DeleteTable's answer has of a rendered table: no schema and no time of creation."""
+    return {name: shown[name] for name in _SHOWN_OF_DELETED if name in shown}
+
+
+def default_warm_units(table: TableDescription) -> tuple[int, int]:
+    """The (read, write) warm throughput that a table has without asking."""
+    if table.billing_mode == "PAY_PER_REQUEST":
+        return ON_DEMAND_WARM_READ_UNITS, ON_DEMAND_WARM_WRITE_UNITS
+    return table.read_units, table.write_units
+
+
+def decreases_today(table: TableDescription, now_ms: int) -> int:
+    """How often provisioned throughput was decreased on this UTC day."""
+    if table.decreased_ms is None or table.decreased_ms // MS_PER_DAY != now_ms // MS_PER_DAY:
+        return 0
+    return table.decreases
+
+
+def initial_partitions(table: TableDescription) -> int:
+    """With how many partitions a table starts.
+
+    As many as the `quorate:partitions` tag says (checked when the table was validated); otherwise as many as
+    the provisioned throughput needs, or the warm throughput if more than the default was asked for. An
+    on-demand table that asked for nothing starts with one and grows by splits.
+    """
+    tagged = dict(table.tags).get(PARTITIONS_TAG)
+    if tagged is not None:
+        return min(max(int(tagged), 1), CREATE_PARTITIONS_MAX)
+    read_units, write_units = table.warm_read_units, table.warm_write_units
+    if table.billing_mode == "PAY_PER_REQUEST" and (read_units, write_units) == default_warm_units(
+        table
+    ):
+        return 1
+    needed = max(
+        -(-read_units // PARTITION_READ_UNITS_MAX), -(-write_units // PARTITION_WRITE_UNITS_MAX)
+    )
+    return min(max(needed, 1), CREATE_PARTITIONS_MAX)
+
+
+def _render_key_schema(schema: KeySchema) -> list[dict[str, str]]:
+    elements = [{"AttributeName": schema.partition_name, "KeyType": "HASH"}]
+    if schema.sort_name is not None:
+        elements.append({"AttributeName": schema.sort_name, "KeyType": "RANGE"})
+    return elements
+
+
+def _render_throughput(table: TableDescription, now_ms: int) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    if table.increased_ms is not None:
+        shown["LastIncreaseDateTime"] = table.increased_ms / 1000
+    if table.decreased_ms is not None:
+        shown["LastDecreaseDateTime"] = table.decreased_ms / 1000
+    shown["NumberOfDecreasesToday"] = decreases_today(table, now_ms)
+    shown["ReadCapacityUnits"] = table.read_units
+    shown["WriteCapacityUnits"] = table.write_units
+    return shown
