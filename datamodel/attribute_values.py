@@ -12,6 +12,7 @@ rule (`ValidationError`). Nesting is bounded by `NESTING_DEPTH_MAX`, so recursio
 Sources: DynamoDB developer guide, "Data types" and "Item sizes"; texts as observed on the service.
 """
 
+import re
 from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Sequence
@@ -55,6 +56,8 @@ _BOOLEAN_WORDS: Final = {
     "0": False,
     "NO": False,
 }
+
+_find_foreign_to_base64 = re.compile("[^A-Za-z0-9+/=]").search
 
 # Last characters before the padding whose unused bits are zero.
 _LAST_BEFORE_ONE_PAD: Final = frozenset("AEIMQUYcgkosw048")
@@ -260,9 +263,9 @@ def _check_base64(content: object) -> int:
 
 
 def _bad_base64(content: str) -> SerializationError:
-    for character in content:
-        if not (character.isascii() and (character.isalnum() or character in "+/=")):
-            return SerializationError(f"Invalid Base64 character: '{character}'")
+    foreign = _find_foreign_to_base64(content)
+    if foreign is not None:
+        return SerializationError(f"Invalid Base64 character: '{foreign[0]}'")
     return SerializationError("Invalid last non-pad Base64 character dectected")
 
 
