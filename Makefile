@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Quorate needs Python 3.11 or newer; set PYTHON=")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) ..."
-	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --editable '.[dev]'
+	@$(BIN)/python -m pip --disable-pip-version-check install -qq --editable '.[dev]'
 	@touch $(INSTALLED)
 
 $(GENERATED): $(INSTALLED) $(SCHEMAS)
