@@ -9,7 +9,7 @@ Requests carry an `id` that is unique on their link; the answer repeats it. `tim
 the client's deadline when the message was sent.
 """
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -17,10 +17,17 @@ PROTOCOL_VERSION = 1
 
 # --- parts -----------------------------------------------------------------------------------------------
 
-PUT, UPDATE, DELETE, CHECK = 0, 1, 2, 3
+PUT: Final = 0
+UPDATE: Final = 1
+DELETE: Final = 2
+CHECK: Final = 3
 ActionKind: TypeAlias = Literal[0, 1, 2, 3]
 
-RETURN_NONE, RETURN_ALL_OLD, RETURN_UPDATED_OLD, RETURN_ALL_NEW, RETURN_UPDATED_NEW = 0, 1, 2, 3, 4
+RETURN_NONE: Final = 0
+RETURN_ALL_OLD: Final = 1
+RETURN_UPDATED_OLD: Final = 2
+RETURN_ALL_NEW: Final = 3
+RETURN_UPDATED_NEW: Final = 4
 ReturnKind: TypeAlias = Literal[0, 1, 2, 3, 4]
 
 
