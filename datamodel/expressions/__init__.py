@@ -1,1 +1,42 @@
-"""DynamoDB's expression language: text to checked syntax tree to evaluation, all pure and cached."""
+"""DynamoDB's expression language: text to checked syntax tree to evaluation, all pure and cached.
+
+Text goes through `tokens`, `parser` (to `syntax_tree`) and `checker`; `conditions`, `updates`, `projections`
+and `key_conditions` compile what comes out to functions of an item and the request's values. Trees can also be
+built without text, for legacy parameters: `Condition(tree)`, `Update(actions)`, `Projection(paths)`.
+
+Never here: reading items, tables or requests. Read `syntax_tree.py` first, then `checker.py`.
+"""
+
+from datamodel.expressions.conditions import Condition, parse_condition
+from datamodel.expressions.key_conditions import (
+    KeyCondition,
+    KeyExpression,
+    parse_key_condition,
+    parse_key_expression,
+)
+from datamodel.expressions.placeholders import (
+    check_placeholder_keys,
+    check_placeholders,
+    check_placeholders_allowed,
+    check_scalar_keys,
+)
+from datamodel.expressions.projections import Projection, parse_projection
+from datamodel.expressions.updates import Update, UpdateResult, parse_update
+
+__all__ = [
+    "Condition",
+    "KeyCondition",
+    "KeyExpression",
+    "Projection",
+    "Update",
+    "UpdateResult",
+    "check_placeholder_keys",
+    "check_placeholders",
+    "check_placeholders_allowed",
+    "check_scalar_keys",
+    "parse_condition",
+    "parse_key_condition",
+    "parse_key_expression",
+    "parse_projection",
+    "parse_update",
+]

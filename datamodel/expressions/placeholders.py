@@ -1,0 +1,142 @@
+"""ExpressionAttributeNames and ExpressionAttributeValues: when they may be given, and what must be in them.
+
+The service's order: `check_placeholders_allowed`, `check_placeholder_keys`, the values themselves
+(`items.normalise_values`), each expression (parse, then its values), and last `check_placeholders`.
+
+Source: order and texts as observed on the service by the authors of dynalite.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+from datamodel.errors import ValidationError
+from datamodel.limits import (
+    ATTRIBUTE_NAME_SIZE_BYTES_MAX,
+    EXPRESSION_PLACEHOLDER_SIZE_BYTES_MAX,
+)
+
+_is_name_key = re.compile(r"#[A-Za-z0-9_]+", re.ASCII).fullmatch
+_is_value_key = re.compile(r":[A-Za-z0-9_]+", re.ASCII).fullmatch
+
+_NAMES: Final = "ExpressionAttributeNames"
+_VALUES: Final = "ExpressionAttributeValues"
+
+
+def check_placeholders_allowed(
+    names: Mapping[str, str] | None,
+    values: Mapping[str, Any] | None,
+    expressions: Mapping[str, str | None],
+) -> None:
+    """Check that placeholders come with an expression that could use them.
+
+    Args:
+        names: `ExpressionAttributeNames`, None if not in the request.
+        values: `ExpressionAttributeValues`, None if not in the request.
+        expressions: The operation's expression members in the service's order (UpdateExpression before
+            ConditionExpression, FilterExpression before KeyConditionExpression), None for those not given.
+
+    Raises:
+        ValidationError: They do not.
+    """
+    if names is not None and all(text is None for text in expressions.values()):
+        raise ValidationError(f"{_NAMES} can only be specified when using expressions")
+    if values is not None:
+        users = [member for member in expressions if member != "ProjectionExpression"]
+        if users and all(expressions[member] is None for member in users):
+            raise ValidationError(
+                f"{_VALUES} can only be specified when using expressions: {' and '.join(users)} "
+                f"{'are' if len(users) > 1 else 'is'} null"
+            )
+
+
+def check_placeholder_keys(
+    names: Mapping[str, str] | None, values: Mapping[str, Any] | None
+) -> None:
+    """Check that both maps, if given, are not empty and their keys are placeholders.
+
+    Raises:
+        ValidationError: With the service's text.
+    """
+    if names is not None:
+        _check_keys(_NAMES, names, _is_name_key)
+        for alias, name in names.items():
+            if not name:
+                raise ValidationError(
+                    f"{_NAMES} contains invalid value: Empty attribute name for key {alias}"
+                )
+            if len(name) * 4 > ATTRIBUTE_NAME_SIZE_BYTES_MAX:
+                _check_name_size(name)
+    if values is not None:
+        _check_keys(_VALUES, values, _is_value_key)
+
+
+def _check_keys(member: str, placeholders: Mapping[str, Any], is_key: Any) -> None:
+    if not placeholders:
+        raise ValidationError(f"{member} must not be empty")
+    for key in placeholders:
+        if len(key) > EXPRESSION_PLACEHOLDER_SIZE_BYTES_MAX and is_key(key):
+            raise ValidationError(
+                f"{member} contains invalid key: The expression attribute map contains a key that "
+                f"is too long; size of key: {len(key)}"
+            )
+        if not is_key(key):
+            raise ValidationError(f'{member} contains invalid key: Syntax error; key: "{key}"')
+
+
+def _check_name_size(name: str) -> None:
+    size = len(name.encode())
+    if size > ATTRIBUTE_NAME_SIZE_BYTES_MAX:
+        raise ValidationError(
+            "One or more parameter values were invalid: Attribute name is too large, "
+            f"must be less than {ATTRIBUTE_NAME_SIZE_BYTES_MAX + 1} bytes"
+        )
+
+
+def check_placeholders(
+    names: Mapping[str, str] | None,
+    values: Mapping[str, Any] | None,
+    names_used: Collection[str],
+    values_used: Collection[str],
+) -> None:
+    """Check that the request's expressions use every placeholder.
+
+    Args:
+        names: `ExpressionAttributeNames`, None if not in the request.
+        values: `ExpressionAttributeValues`, None if not in the request.
+        names_used: `names_used` of all the request's expressions together.
+        values_used: `values_used` of all the request's expressions together.
+
+    Raises:
+        ValidationError: Some are unused; unused names are reported before unused values.
+    """
+    if names and len(names) != len(names_used):
+        _check_unused(_NAMES, names, names_used)
+    if values and len(values) != len(values_used):
+        _check_unused(_VALUES, values, values_used)
+
+
+def _check_unused(member: str, given: Mapping[str, Any], used: Collection[str]) -> None:
+    unused = [key for key in given if key not in used]
+    if unused:
+        raise ValidationError(
+            f"Value provided in {member} unused in expressions: keys: {{{', '.join(unused)}}}"
+        )
+
+
+def check_scalar_keys(nested_attributes: Collection[str], key_names: Collection[str]) -> None:
+    """Check that an expression looks into no key attribute, which is never a map or list.
+
+    Args:
+        nested_attributes: `nested_attributes` of the expression.
+        key_names: Key attributes of the table and of the index in use.
+
+    Raises:
+        ValidationError: It does.
+    """
+    for name in nested_attributes:
+        if name in key_names:
+            raise ValidationError(
+                "Key attributes must be scalars; list random access '[]' and map lookup '.' "
+                f"are not allowed: Key: {name}"
+            )
