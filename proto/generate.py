@@ -59,7 +59,7 @@ _HEADER = """\
 //   ALREADY_EXISTS       ResourceInUseException of CreateTable
 //   FAILED_PRECONDITION  ConditionalCheckFailedException, other ResourceInUseException
 //   ABORTED              TransactionConflictException, TransactionCanceledException and their kin: try again
-//   RESOURCE_EXHAUSTED   throttling, and limits of the account
+//   RESOURCE_EXHAUSTED   throttling, limits of the account, a message of more than 20 MB
 //   UNAUTHENTICATED      missing, expired or wrong credentials
 //   PERMISSION_DENIED    AccessDeniedException
 //   UNIMPLEMENTED        UnknownOperationException
@@ -120,6 +120,7 @@ message ErrorDetail {
   Item item = 4;          // the item that failed the condition, when it was asked for
   repeated ThrottlingReason throttling_reasons = 5;
   string request_id = 6;  // names the request in the router's log
+  bool truncated = 7;     // `item` is left out or `message` is cut, because metadata must stay below 8 KB
 }
 """
 
