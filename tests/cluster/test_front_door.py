@@ -295,13 +295,15 @@ def test_garbage_over_grpc(cluster: LocalCluster, table):
         put = channel.unary_unary("/quorate.v1.DynamoDB/PutItem")
         template = dynamodb_pb2.PutItemRequest(
             table_name=table,
-            item={
-                "pk": dynamodb_pb2.AttributeValue(s="a"),
-                "sk": dynamodb_pb2.AttributeValue(n="1"),
-            },
+            item=dynamodb_pb2.Item(
+                attributes={
+                    "pk": dynamodb_pb2.AttributeValue(s="a"),
+                    "sk": dynamodb_pb2.AttributeValue(n="1"),
+                }
+            ),
         ).SerializeToString()
         allowed = {
-            grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INTERNAL,
+            grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND,
             grpc.StatusCode.FAILED_PRECONDITION,
         }  # fmt: skip
         for number in range(400):
@@ -314,9 +316,6 @@ def test_garbage_over_grpc(cluster: LocalCluster, table):
                 put(bytes(data), timeout=SECONDS_PER_READ)
             except grpc.RpcError as error:
                 assert error.code() in allowed, f"round {number}: {bytes(data)!r}: {error}"
-                # gRPC itself says INTERNAL to bytes that are no message; our code never does here.
-                if error.code() is grpc.StatusCode.INTERNAL:
-                    assert "deserializ" in error.details().lower(), error.details()
         unknown = channel.unary_unary("/quorate.v1.DynamoDB/NoSuchCall")
         with pytest.raises(grpc.RpcError) as missing:
             unknown(b"", timeout=SECONDS_PER_READ)

@@ -244,18 +244,22 @@ def test_generated_grpc_client(cluster: LocalCluster, name):
             == "ACTIVE"
         )
         value = pb.AttributeValue
+
+        def item(**attributes):
+            return pb.Item(attributes=attributes)
+
         for n in range(5):
             db.PutItem(
                 pb.PutItemRequest(
                     table_name=name,
-                    item={"pk": value(s=f"k{n}"), "n": value(n=str(n)), "b": value(b=b"\x00\xff")},
+                    item=item(pk=value(s=f"k{n}"), n=value(n=str(n)), b=value(b=b"\x00\xff")),
                 )
             )
         got = db.GetItem(
-            pb.GetItemRequest(table_name=name, key={"pk": value(s="k3")}, consistent_read=True)
+            pb.GetItemRequest(table_name=name, key=item(pk=value(s="k3")), consistent_read=True)
         )
-        assert got.item["n"].n == "3"
-        assert got.item["b"].b == b"\x00\xff"
+        assert got.item.attributes["n"].n == "3"
+        assert got.item.attributes["b"].b == b"\x00\xff"
         queried = db.Query(
             pb.QueryRequest(
                 table_name=name,
@@ -264,19 +268,19 @@ def test_generated_grpc_client(cluster: LocalCluster, name):
                 consistent_read=True,
             )
         )
-        assert [i["n"].n for i in queried.items] == ["4"]
+        assert [i.attributes["n"].n for i in queried.items] == ["4"]
         scanned = db.Scan(pb.ScanRequest(table_name=name, consistent_read=True))
         assert scanned.count == 5
-        db.DeleteItem(pb.DeleteItemRequest(table_name=name, key={"pk": value(s="k3")}))
+        db.DeleteItem(pb.DeleteItemRequest(table_name=name, key=item(pk=value(s="k3"))))
         gone = db.GetItem(
-            pb.GetItemRequest(table_name=name, key={"pk": value(s="k3")}, consistent_read=True)
+            pb.GetItemRequest(table_name=name, key=item(pk=value(s="k3")), consistent_read=True)
         )
-        assert not gone.item
+        assert not gone.HasField("item")
         with pytest.raises(grpc.RpcError) as refused:
             db.PutItem(
                 pb.PutItemRequest(
                     table_name=name,
-                    item={"pk": value(s="k4")},
+                    item=item(pk=value(s="k4")),
                     condition_expression="attribute_not_exists(pk)",
                 )
             )
