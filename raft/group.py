@@ -268,6 +268,9 @@ class Settings:
     log_segment_bytes: int = 32 << 20
     log_slack_entries: int = 512
     log_slack_bytes: int = 4 << 20
+    # A leader's appends may leave while its own fsync of them runs (its term being durable already); everything
+    # else that implies durability waits in any case.
+    send_before_sync: bool = True
 
 
 class Host(Protocol):

@@ -1,0 +1,144 @@
+"""The log's files: a dedicated writer thread, preallocated segments, one fdatasync per batch.
+
+All file work after recovery happens in the one thread, in order; the loop hears of a batch when it is durable.
+A disk error ends the process at once: what was acknowledged is no longer knowable, and a later fsync that
+succeeds would prove nothing about the pages of the one that failed.
+"""
+
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_SUFFIX = ".raftlog"
+# Exit status of a process whose disk failed (EX_IOERR).
+DISK_ERROR_EXIT_STATUS = 74
+
+_Job = tuple[Callable[[], None], Callable[[], None] | None]
+
+
+class FileLogStorage:
+    """`group.LogStorage` in a directory. Made and used on the loop; `close` when the host has stopped.
+
+    Args:
+        directory: Holds nothing but the log; created if missing.
+        call_on_loop: Runs a function on the loop from another thread (`loop.call_soon_threadsafe`).
+        segment_bytes: Preallocated per segment; a batch that reaches past it just makes the file longer.
+        fsync: False only to measure what the disk costs; such a log survives a crash of the process, not of
+            the machine.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        call_on_loop: Callable[[Callable[[], None]], object],
+        segment_bytes: int,
+        *,
+        fsync: bool = True,
+    ) -> None:
+        self._directory = directory
+        self._call_on_loop = call_on_loop
+        self._segment_bytes = segment_bytes
+        self._fsync = fsync
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._file = -1
+        self._offset = 0
+        directory.mkdir(parents=True, exist_ok=True)
+        self._numbers = sorted(
+            int(path.name.removesuffix(_SUFFIX)) for path in directory.glob("*" + _SUFFIX)
+        )
+        self._thread = threading.Thread(target=self._run, name="raft-log", daemon=True)
+        self._thread.start()
+
+    def _path(self, segment: int) -> Path:
+        return self._directory / f"{segment:016d}{_SUFFIX}"
+
+    # LogStorage
+
+    def append(self, data: bytes, on_durable: Callable[[], None]) -> None:
+        """Write behind what is there and make it durable, off the loop; then call back on the loop."""
+        self._jobs.put((lambda: self._write(data), on_durable))
+
+    def roll(self, segment: int) -> None:
+        """Following appends go to a new segment file."""
+        self._numbers.append(segment)
+        self._jobs.put((lambda: self._open(segment), None))
+
+    def segments(self) -> Sequence[int]:
+        """Numbers of the segments, ascending."""
+        return list(self._numbers)
+
+    def read(self, segment: int) -> bytes:
+        """All bytes of a segment, preallocated zeros included (recovery only)."""
+        return self._path(segment).read_bytes()
+
+    def truncate(self, segment: int, size: int) -> None:
+        """Durably cut a torn tail (recovery only)."""
+        with self._path(segment).open("r+b") as file:
+            file.truncate(size)
+            os.fsync(file.fileno())
+
+    def remove(self, segment: int) -> None:
+        """Delete a segment."""
+        self._numbers.remove(segment)
+        self._jobs.put((lambda: self._delete(segment), None))
+
+    def close(self) -> None:
+        """Finish what was handed over and end the thread. Nothing is called back any more."""
+        self._jobs.put(None)
+        self._thread.join()
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    # the thread
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            work, then = job
+            try:
+                work()
+            except OSError:
+                log.critical("the raft log cannot be written", exc_info=True)
+                os._exit(DISK_ERROR_EXIT_STATUS)
+            if then is not None:
+                try:
+                    self._call_on_loop(then)
+                except RuntimeError:
+                    return  # the loop is closed: nobody is left to be told
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._file, view, self._offset)
+            self._offset += written
+            view = view[written:]
+        if self._fsync:
+            os.fdatasync(self._file)
+
+    def _open(self, segment: int) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = os.open(self._path(segment), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        self._offset = 0
+        # So that fdatasync of a batch need not also make a new file size durable.
+        os.posix_fallocate(self._file, 0, self._segment_bytes)
+        if self._fsync:
+            os.fsync(self._file)
+            self._sync_directory()
+
+    def _delete(self, segment: int) -> None:
+        self._path(segment).unlink()
+        if self._fsync:
+            self._sync_directory()
+
+    def _sync_directory(self) -> None:
+        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
