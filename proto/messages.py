@@ -99,7 +99,10 @@ class FeedRecord(msgspec.Struct, array_like=True, gc=False, frozen=True):
 
 
 class Hello(msgspec.Struct, array_like=True, tag=1, gc=False, frozen=True):
-    """First message in each direction of a link. An empty cluster id means 'not known yet'."""
+    """First message in each direction of a link. An empty cluster id means 'not known yet'.
+
+    `address` and `grpc` are where a storage node's link and gRPC ports can be reached.
+    """
 
     version: int
     cluster_id: str
@@ -108,6 +111,7 @@ class Hello(msgspec.Struct, array_like=True, tag=1, gc=False, frozen=True):
     name: str
     az: str
     address: str = ""
+    grpc: str = ""
 
 
 class RaftBatch(msgspec.Struct, array_like=True, tag=2, gc=False, frozen=True):

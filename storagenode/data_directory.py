@@ -1,0 +1,125 @@
+"""A storage node's data directory: whose disk this is, who else there is, and that only one process uses it.
+
+lock         held (flock) while a process runs on the directory
+node.json    identity of this disk and the cluster it belongs to
+peers.json   other nodes as last heard of
+engine/      LevelDB
+log/         raft log segments
+snapshots/   snapshots being received
+"""
+
+import fcntl
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+IDENTITY_VERSION = 1
+
+
+class DirectoryInUse(Exception):
+    """Another process runs on the data directory."""
+
+
+class ForeignDirectory(Exception):
+    """The data directory belongs to another node, or to a release that this one does not understand."""
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Who this disk is. `node_id` is never reused; an empty `cluster_id` means that no cluster is known yet."""
+
+    version: int = IDENTITY_VERSION
+    node_id: str
+    name: str
+    az: str
+    cluster_id: str = ""
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """Another storage node, as it last described itself; `grpc` may be unknown."""
+
+    node_id: str
+    name: str
+    az: str
+    address: str
+    grpc: str = ""
+
+
+class DataDirectory:
+    """The directory, locked for this process until `close`."""
+
+    def __init__(self, path: Path) -> None:
+        """Create it if need be, and lock it.
+
+        Raises:
+            DirectoryInUse: By another process.
+        """
+        self.path = path
+        self.engine = path / "engine"
+        self.log = path / "log"
+        self.snapshots = path / "snapshots"
+        path.mkdir(parents=True, exist_ok=True)
+        self.snapshots.mkdir(exist_ok=True)
+        self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise DirectoryInUse(f"{path} is in use by another storage node process") from error
+
+    def close(self) -> None:
+        """Unlock."""
+        os.close(self._lock)
+
+    def load_identity(self, name: str, az: str, random_suffix: str) -> Identity:
+        """The identity of this disk; a fresh one (durably stored) for an empty directory.
+
+        Raises:
+            ForeignDirectory: The disk is another node's.
+        """
+        path = self.path / "node.json"
+        if not path.exists():
+            identity = Identity(node_id=f"{name}.{random_suffix}", name=name, az=az)
+            self.store_identity(identity)
+            return identity
+        try:
+            identity = msgspec.json.decode(path.read_bytes(), type=Identity)
+        except msgspec.MsgspecError as error:
+            raise ForeignDirectory(f"{path}: {error}") from error
+        if identity.version != IDENTITY_VERSION:
+            raise ForeignDirectory(f"{path}: version {identity.version} is not known")
+        if identity.name != name:
+            raise ForeignDirectory(f"{path} is the disk of {identity.name}, not of {name}")
+        if identity.az != az:
+            identity = msgspec.structs.replace(identity, az=az)
+            self.store_identity(identity)
+        return identity
+
+    def store_identity(self, identity: Identity) -> None:
+        """Durably."""
+        self._store("node.json", msgspec.json.encode(identity))
+
+    def load_peers(self) -> list[Peer]:
+        """Peers of an earlier life; none if the file is missing or damaged (they introduce themselves anew)."""
+        try:
+            return msgspec.json.decode((self.path / "peers.json").read_bytes(), type=list[Peer])
+        except (OSError, msgspec.MsgspecError):
+            return []
+
+    def store_peers(self, peers: Iterable[Peer]) -> None:
+        """Durably."""
+        self._store("peers.json", msgspec.json.encode(list(peers)))
+
+    def _store(self, name: str, data: bytes) -> None:
+        temporary, final = self.path / f"{name}.new", self.path / name
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(final)
+        directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)

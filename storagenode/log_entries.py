@@ -1,0 +1,167 @@
+"""What a partition's log carries, what its checkpoints hold, and what its feed stores: the formats.
+
+An entry is a batch of write *outcomes*: what the leader decided, never an expression, so that applying it reads
+nothing and decides nothing. All figures in it are absolute, so that applying it again changes nothing.
+
+    entry   := [version, timestamp, item count, size bytes, feed position, outcomes]
+    outcome := [request id, [[key, body | nil, item size], ...], results, [[key, old | nil, new | nil], ...]]
+
+`item count` and `size bytes` are those of the partition after the entry, `feed position` that of the last feed
+record in it (or before it, if it has none): records are numbered backwards from there. `timestamp` is the
+leader's hybrid logical clock in microseconds; all outcomes of an entry share it. Bodies are JSON as stored; the
+record around a body is made while applying, when the log index is known.
+
+Everything is msgpack. A version is never reused; old versions stay readable; fields are added at the end.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+
+from proto.messages import ActionResult, FeedRecord
+
+ENTRY_VERSION = 1
+STATE_VERSION = 1
+
+ItemMutation: TypeAlias = tuple[bytes, bytes | None, int]
+"""Keyspace key, new body (None: deleted), item size in bytes (0 when deleted)."""
+
+Images: TypeAlias = tuple[bytes, bytes | None, bytes | None]
+"""Keyspace key, body before, body after: a feed record without its place."""
+
+
+class UnknownFormat(Exception):
+    """Bytes of a version that this release cannot read, or of none: never applied, never guessed at."""
+
+
+class WriteOutcome(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """What one `Write` request did."""
+
+    request_id: bytes
+    mutations: list[ItemMutation]
+    results: list[ActionResult]
+    images: list[Images] = []
+
+
+class Entry(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """A batch of outcomes in one log entry."""
+
+    version: int
+    timestamp: int
+    item_count: int
+    size_bytes: int
+    feed_position: int
+    outcomes: list[WriteOutcome]
+
+
+class RememberedRequest(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """A request whose outcome a retry must get again."""
+
+    request_id: bytes
+    timestamp: int
+    results: list[ActionResult]
+
+
+class ReplicaState(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """Everything of a replica that is not an item: goes with checkpoints and snapshots.
+
+    Attributes:
+        version: Of this format.
+        table_id: Whose items these are.
+        start: First keyspace key of the partition.
+        end: First keyspace key behind it.
+        epoch: Of the partition's description in the catalog, as far as this replica was told.
+        feed_enabled: Whether item changes are recorded.
+        item_count: Items in the partition.
+        size_bytes: Their size by DynamoDB's rule.
+        feed_position: Position of the newest feed record.
+        timestamp: Highest hybrid logical timestamp applied, microseconds.
+        requests: Request memory, oldest first.
+    """
+
+    version: int
+    table_id: int
+    start: bytes
+    end: bytes
+    epoch: int
+    feed_enabled: bool
+    item_count: int = 0
+    size_bytes: int = 0
+    feed_position: int = 0
+    timestamp: int = 0
+    requests: list[RememberedRequest] = []
+
+
+class AppliedState(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """The engine's own note of what it holds of a group, written with every apply."""
+
+    index: int
+    term: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_entry = msgspec.msgpack.Decoder(Entry).decode
+_decode_state = msgspec.msgpack.Decoder(ReplicaState).decode
+_decode_applied = msgspec.msgpack.Decoder(AppliedState).decode
+_decode_feed_record = msgspec.msgpack.Decoder(FeedRecord).decode
+
+encode_entry = _encode
+encode_state = _encode
+encode_applied = _encode
+encode_feed_record = _encode
+
+
+def decode_entry(payload: bytes) -> Entry:
+    """The entry in a log payload.
+
+    Raises:
+        UnknownFormat: Damaged, or written by a newer release.
+    """
+    try:
+        entry = _decode_entry(payload)
+    except msgspec.MsgspecError as error:
+        raise UnknownFormat(f"log entry: {error}") from error
+    if entry.version != ENTRY_VERSION:
+        raise UnknownFormat(
+            f"log entry of version {entry.version}, this release reads {ENTRY_VERSION}"
+        )
+    return entry
+
+
+def decode_state(data: bytes) -> ReplicaState:
+    """The state in a checkpoint or snapshot.
+
+    Raises:
+        UnknownFormat: Damaged, or written by a newer release.
+    """
+    try:
+        state = _decode_state(data)
+    except msgspec.MsgspecError as error:
+        raise UnknownFormat(f"replica state: {error}") from error
+    if state.version != STATE_VERSION:
+        raise UnknownFormat(f"replica state of version {state.version}, expected {STATE_VERSION}")
+    return state
+
+
+def decode_applied(data: bytes) -> AppliedState:
+    """The engine's note of what it holds.
+
+    Raises:
+        UnknownFormat: Damaged.
+    """
+    try:
+        return _decode_applied(data)
+    except msgspec.MsgspecError as error:
+        raise UnknownFormat(f"applied state: {error}") from error
+
+
+def decode_feed_record(data: bytes) -> FeedRecord:
+    """A stored feed record.
+
+    Raises:
+        UnknownFormat: Damaged.
+    """
+    try:
+        return _decode_feed_record(data)
+    except msgspec.MsgspecError as error:
+        raise UnknownFormat(f"feed record: {error}") from error

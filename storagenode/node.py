@@ -1,0 +1,422 @@
+"""The storage node's shell around its replicas: which groups live here, and who gets which message.
+
+A node owns the replicas and knows the engine and the raft host. It opens and closes replicas (durably),
+recovers them at start, hands each request to its replica, fetches snapshots for those that need one. It has no
+clock and opens no socket; `main.py` gives it links.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from proto.link import Link
+from proto.messages import (
+    Catalog,
+    Discover,
+    Get,
+    Hello,
+    Message,
+    OutcomeUnknown,
+    Query,
+    RaftBatch,
+    ReadFeed,
+    ReplicaAddress,
+    Stats,
+    Unavailable,
+    Write,
+    WrongPartition,
+)
+from raft.group import (
+    SENTINEL_INDEX,
+    SENTINEL_TERM,
+    Configuration,
+    Environment,
+    GroupId,
+    Host,
+    LogIndex,
+    Member,
+    NodeId,
+    RecoveredGroup,
+    ReplicaId,
+)
+from storagenode import snapshots
+from storagenode.apply_round import ApplyRound
+from storagenode.data_directory import Peer
+from storagenode.engine import (
+    APPLIED,
+    REMOVING,
+    TOMBSTONE,
+    Engine,
+    data_range,
+    feed_range,
+    group_key,
+    group_of_key,
+)
+from storagenode.log_entries import (
+    ReplicaState,
+    decode_applied,
+    decode_state,
+    encode_state,
+)
+from storagenode.peers import STORAGE_ROLE, Peers
+from storagenode.replica import Capture, Replica, Surroundings
+from storagenode.scans import ScanRunner
+
+log = logging.getLogger(__name__)
+
+CATALOG_GROUP = GroupId(0)
+
+FetchSnapshot = Callable[[Peer, GroupId, LogIndex, Path], Awaitable[Capture]]
+"""Stores a snapshot of a group, from a node, at or behind an index, in a file."""
+
+
+class ReplicaRefused(Exception):
+    """A replica cannot be opened as asked; asking again will not help."""
+
+
+class Node:
+    """All replicas of one storage node.
+
+    Attributes:
+        replicas: Living replicas by group.
+        catalog: Where the catalog is, as far as this node was told without holding a replica of it.
+        handler_failures: Exceptions of request handlers so far, for metrics.
+        scans: Pages in the making.
+    """
+
+    def __init__(
+        self,
+        own: Callable[[], Hello],
+        environment: Environment,
+        engine: Engine,
+        apply_round: ApplyRound,
+        host: Host,
+        peers: Peers,
+        wall_micros: Callable[[], int],
+        snapshot_directory: Path,
+        fetch_snapshot: FetchSnapshot,
+        spawn: Callable[[Awaitable[None]], object],
+    ) -> None:
+        """Create; `recover` follows.
+
+        Args:
+            own: How this node presents itself.
+            environment: Clock and scheduling.
+            engine: The store.
+            apply_round: The host's sink.
+            host: Raft.
+            peers: The other nodes.
+            wall_micros: Wall clock, microseconds.
+            snapshot_directory: Where snapshots are received.
+            fetch_snapshot: Brings one.
+            spawn: Runs something beside the loop's callbacks; its exceptions end the process.
+        """
+        self.replicas: dict[GroupId, Replica] = {}
+        self.catalog: tuple[ReplicaAddress, ...] = ()
+        self.handler_failures = 0
+        self._own = own
+        self._engine = engine
+        self._round = apply_round
+        self._host = host
+        self._peers = peers
+        self._snapshot_directory = snapshot_directory
+        self._fetch_snapshot = fetch_snapshot
+        self._spawn = spawn
+        self._fetching: set[GroupId] = set()
+        self.scans = ScanRunner(environment)
+        self._surroundings = Surroundings(
+            environment, engine, apply_round, self.scans, wall_micros, self._snapshot_wanted
+        )
+        self._handlers: dict[type[Any], Callable[[Link, Any], None]] = {
+            Get: self._on_get,
+            Write: self._on_write,
+            Query: self._on_query,
+            ReadFeed: self._on_feed,
+            Stats: self._on_stats,
+            Discover: self._on_discover,
+        }
+
+    # --- life ---
+
+    def recover(self) -> None:
+        """Bring the replicas that the log knows to life, finishing first what a crash interrupted.
+
+        Raises:
+            EngineFailure, UnknownFormat, BadSnapshot: What is on disk cannot be used; the node must not start.
+        """
+        recovered = self._host.recover()
+        installed = self._redo_installations()
+        for found in recovered:
+            if self._engine.get(group_key(TOMBSTONE, found.group_id)) is not None:
+                self._host.remove_group(found.group_id)
+            else:
+                self._recover_replica(found, installed.get(found.group_id))
+        for key, value in self._engine.iterate(group_key(REMOVING, 0), REMOVING + b"\xff" * 9):
+            group = GroupId(group_of_key(key))
+            start, end = msgspec.msgpack.decode(value, type=tuple[bytes, bytes])
+            self._spawn(self._delete_data(group, start, end))
+
+    def _redo_installations(self) -> dict[GroupId, tuple[Path, Capture]]:
+        installed = {}
+        for group, installation in snapshots.noted(self._engine).items():
+            file = self._snapshot_directory / installation.file
+            capture = snapshots.check_file(file, group)
+            for _ in snapshots.steps(self._engine, group, installation, file, capture):
+                pass
+            installed[group] = (file, capture)
+            log.info("interrupted snapshot installed", extra={"group": group})
+        if installed:
+            self._engine.make_durable()
+        kept = {file.name for file, _ in installed.values()}
+        for file in self._snapshot_directory.iterdir():
+            if file.name not in kept:
+                file.unlink()
+        return installed
+
+    def _recover_replica(
+        self, found: RecoveredGroup, installed: tuple[Path, Capture] | None
+    ) -> None:
+        replica = Replica(
+            self._surroundings,
+            found.group_id,
+            found.replica_id,
+            decode_state(found.checkpoint_state),
+            found.configuration,
+            found.checkpoint_index,
+            found.checkpoint_term,
+        )
+        mark = self._engine.get(group_key(APPLIED, found.group_id))
+        held = SENTINEL_INDEX if mark is None else decode_applied(mark).index
+        if held < found.checkpoint_index:
+            # The log was cut behind a checkpoint that the engine does not hold: data is missing.
+            replica.fail(f"engine stands at {held}, checkpoint at {found.checkpoint_index}")
+        if installed is not None:
+            replica.begin_install()
+        group = self._host.open_group(found.group_id, replica, replica.on_writable)
+        replica.attach(group)
+        self.replicas[found.group_id] = replica
+        if installed is not None:
+            file, capture = installed
+            snapshots.finish(replica, group, self._engine, file, capture, self._host.when_durable)
+
+    def stop(self) -> None:
+        """Take no more requests. Raft goes on until the host is stopped."""
+        for replica in self.replicas.values():
+            replica.stop()
+
+    # --- opening and closing replicas ---
+
+    def open_replica(
+        self,
+        group_id: GroupId,
+        replica_id: ReplicaId,
+        configuration: Configuration,
+        state: ReplicaState,
+        *,
+        campaign: bool,
+    ) -> None:
+        """Create this node's replica of a new group; durable once `host.when_durable` calls. Idempotent.
+
+        Raises:
+            ReplicaRefused: Closed here before, or open with another id or range.
+        """
+        replica = self.replicas.get(group_id)
+        if replica is not None:
+            same = (replica.replica_id, replica.start, replica.end, replica.table_id)
+            if same != (replica_id, state.start, state.end, state.table_id):
+                raise ReplicaRefused(f"group {group_id} is open with another replica id or range")
+            return
+        if self._engine.get(group_key(TOMBSTONE, group_id)) is not None:
+            raise ReplicaRefused(f"the replica of group {group_id} was closed for good")
+        replica = Replica(
+            self._surroundings,
+            group_id,
+            replica_id,
+            state,
+            configuration,
+            SENTINEL_INDEX,
+            SENTINEL_TERM,
+        )
+        group = self._host.create_group(
+            group_id,
+            replica_id,
+            configuration,
+            replica,
+            replica.on_writable,
+            encode_state(state),
+            campaign,
+        )
+        replica.attach(group)
+        self.replicas[group_id] = replica
+        log.info("replica opened", extra={"group": group_id, "replica": replica_id})
+
+    async def close_replica(self, group_id: GroupId) -> None:
+        """Forget the replica and its data, for good; returns when that is durable. Idempotent."""
+        replica = self.replicas.pop(group_id, None)
+        if replica is None:
+            return
+        self._round.flush()
+        replica.stop()
+        start, end = replica.start, replica.end
+        self._engine.write(
+            [
+                (group_key(TOMBSTONE, group_id), b""),
+                (group_key(REMOVING, group_id), msgspec.msgpack.encode((start, end))),
+                (group_key(APPLIED, group_id), None),
+            ],
+            sync=True,
+        )
+        self._host.remove_group(group_id)
+        await self.durable()
+        self._spawn(self._delete_data(group_id, start, end))
+        log.info("replica closed", extra={"group": group_id})
+
+    async def durable(self) -> None:
+        """Return once everything handed to the log so far is durable."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._host.when_durable(lambda: None if future.done() else future.set_result(None))
+        await future
+
+    async def _delete_data(self, group: GroupId, start: bytes, end: bytes) -> None:
+        """Delete what a closed replica left. Ranges of keys never come back under another group here: table
+        ids are not reused.
+        """
+        for first, behind in (data_range(start, end), feed_range(group)):
+            for _ in snapshots.delete_range(self._engine, first, behind):
+                await asyncio.sleep(0)
+        self._engine.write([(group_key(REMOVING, group), None)])
+
+    # --- snapshots ---
+
+    def _snapshot_wanted(self, replica: Replica, source: Member, index: LogIndex) -> None:
+        if replica.group_id not in self._fetching and not replica.standing.is_installing:
+            self._fetching.add(replica.group_id)
+            self._spawn(self._fetch_and_install(replica, source, index))
+
+    async def _fetch_and_install(self, replica: Replica, source: Member, index: LogIndex) -> None:
+        """One attempt; raft asks again while the replica is behind."""
+        group = replica.group_id
+        file = self._snapshot_directory / f"{group}.snapshot"
+        try:
+            peer = self._peers.find(source.node_id)
+            if peer is None or not peer.grpc:
+                log.warning("no gRPC address of the leader", extra={"node": source.node_id})
+                return
+            try:
+                capture = await self._fetch_snapshot(peer, group, index, file)
+            except (snapshots.BadSnapshot, OSError) as error:
+                log.warning("snapshot not fetched", extra={"group": group, "reason": str(error)})
+                return
+            if self.replicas.get(group) is replica:
+                await snapshots.install(
+                    replica, self._engine, file, capture, self._host.when_durable
+                )
+        finally:
+            self._fetching.discard(group)
+
+    # --- messages from links that others dialled (proto.link.LinkHandler) ---
+
+    def on_up(self, link: Link) -> None:
+        """A router, an admin or a storage node is there."""
+        if link.peer.role == STORAGE_ROLE:
+            self._peers.accept(link)
+
+    def on_down(self, link: Link) -> None:
+        """It is gone."""
+        if link.peer.role == STORAGE_ROLE:
+            self._peers.forget(link)
+
+    def on_messages(self, link: Link, messages: list[Message]) -> None:
+        """Requests, and raft's batches. One request's failure is its own."""
+        handlers = self._handlers
+        for message in messages:
+            kind = type(message)
+            if kind is RaftBatch:
+                if self._peers.is_current(link):
+                    self._host.receive(NodeId(link.peer.node_id), message.payload)  # type: ignore[union-attr]
+                continue
+            handler = handlers.get(kind)
+            if handler is None:
+                log.warning("unexpected message", extra={"kind": kind.__name__})
+                continue
+            try:
+                handler(link, message)
+            except Exception:  # the boundary between one request and the link that all share
+                self.handler_failures += 1
+                log.exception("request handler failed", extra={"kind": kind.__name__})
+                self._answer_failure(link, message)
+
+    def _answer_failure(self, link: Link, message: Message) -> None:
+        if isinstance(message, Write):
+            link.send(OutcomeUnknown(message.id, "internal error"))
+        elif isinstance(message, Get | Query | ReadFeed | Stats | Discover):
+            link.send(Unavailable(message.id, "internal error"))
+
+    def _on_get(self, link: Link, request: Get) -> None:
+        replica = self.replicas.get(request.group)  # type: ignore[call-overload]
+        if replica is None:
+            link.send(WrongPartition(request.id, request.group))
+        else:
+            replica.on_get(link, request)
+
+    def _on_write(self, link: Link, request: Write) -> None:
+        replica = self.replicas.get(request.group)  # type: ignore[call-overload]
+        if replica is None:
+            link.send(WrongPartition(request.id, request.group))
+        else:
+            replica.on_write(link, request)
+
+    def _on_query(self, link: Link, request: Query) -> None:
+        replica = self.replicas.get(request.group)  # type: ignore[call-overload]
+        if replica is None:
+            link.send(WrongPartition(request.id, request.group))
+        else:
+            replica.on_query(link, request)
+
+    def _on_feed(self, link: Link, request: ReadFeed) -> None:
+        replica = self.replicas.get(request.group)  # type: ignore[call-overload]
+        if replica is None:
+            link.send(WrongPartition(request.id, request.group))
+        else:
+            replica.on_feed(link, request)
+
+    def _on_stats(self, link: Link, request: Stats) -> None:
+        replica = self.replicas.get(request.group)  # type: ignore[call-overload]
+        if replica is None:
+            link.send(WrongPartition(request.id, request.group))
+        else:
+            replica.on_stats(link, request)
+
+    def _on_discover(self, link: Link, request: Discover) -> None:
+        own = self._own()
+        replica = self.replicas.get(CATALOG_GROUP)
+        if replica is None:
+            link.send(Catalog(request.id, own.cluster_id, list(self.catalog)))
+            return
+        leader = replica.standing.leader
+        link.send(
+            Catalog(
+                request.id,
+                own.cluster_id,
+                self.addresses(replica.configuration.members),
+                None if leader is None else leader.node_id,
+            )
+        )
+
+    def addresses(self, members: Sequence[Member] | Iterable[Member]) -> list[ReplicaAddress]:
+        """Where the replicas of a group are, as far as this node knows."""
+        own = self._own()
+        found = []
+        for member in members:
+            peer: Hello | Peer | None = (
+                own if member.node_id == own.node_id else self._peers.find(member.node_id)
+            )
+            if peer is not None:
+                found.append(
+                    ReplicaAddress(member.replica_id, member.node_id, peer.address, peer.az)
+                )
+        return found

@@ -1,0 +1,74 @@
+"""Runs pages of Query and Scan in steps, in turns, so that no page holds up the node's loop for long."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import TypeAlias
+
+from datamodel.errors import Corruption, DynamoDBError
+from raft.group import Environment
+from storagenode.engine import EngineFailure
+from storagenode.query_pages import PageScan
+
+SLICE_S = 0.004
+"""Time that pages may take of one loop turn; a step that began in time is finished."""
+
+OnPage: TypeAlias = Callable[[PageScan | Corruption | EngineFailure | DynamoDBError], None]
+
+
+class ScanRunner:
+    """Pages in the making, all replicas' together. A short page is done at once when nothing else waits."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._pages: deque[tuple[PageScan, OnPage]] = deque()
+        self._scheduled = False
+        self._slice_end = 0.0
+        self._slice_closed = True
+
+    @property
+    def pages(self) -> int:
+        """Pages that wait for their next step."""
+        return len(self._pages)
+
+    def run(self, scan: PageScan, on_page: OnPage) -> None:
+        """Make the page; `on_page` gets it, or the error that ended it, now or in a later turn."""
+        now = self._environment.now()
+        if self._slice_closed:
+            self._slice_closed = False
+            self._slice_end = now + SLICE_S
+            self._schedule()
+        if self._pages or now > self._slice_end or not self._step(scan, on_page):
+            self._pages.append((scan, on_page))
+
+    def _step(self, scan: PageScan, on_page: OnPage) -> bool:
+        """One step; True when the page is done with."""
+        try:
+            if not scan.step():
+                return False
+        except (Corruption, EngineFailure, DynamoDBError) as error:
+            scan.close()
+            on_page(error)
+            return True
+        on_page(scan)
+        return True
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._environment.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """A turn of the loop has passed: whatever arrives now may begin; what waits goes on."""
+        self._scheduled = False
+        self._slice_closed = True
+        pages = self._pages
+        if pages:
+            self._slice_closed = False
+            self._slice_end = self._environment.now() + SLICE_S
+            self._schedule()
+            while pages:
+                scan, on_page = pages.popleft()
+                if not self._step(scan, on_page):
+                    pages.append((scan, on_page))
+                if self._environment.now() > self._slice_end:
+                    break

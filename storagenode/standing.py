@@ -1,0 +1,68 @@
+"""How a replica stands in its group right now: what its reading and writing halves both go by."""
+
+from proto.messages import Answer, NotLeader, Unavailable
+from raft.group import Group, Member, Role
+
+
+class Standing:
+    """Kept by `replica.Replica`, read by `reading.Reads` and `writing.Writes`.
+
+    Attributes:
+        role: Raft's role of this replica.
+        leader: The leader it knows of.
+        leader_seen: Whether a leader vouched for our state since the start of the process.
+        is_leading: Leader, and everything of earlier terms is applied. Set by raft's word, cleared by the first
+            sign of its end.
+        fault: Why this replica serves nothing, None while it does.
+        is_installing: A snapshot is being written over its state.
+        is_stopping: The replica or the process is about to go.
+    """
+
+    __slots__ = (
+        "_group",
+        "fault",
+        "is_installing",
+        "is_leading",
+        "is_stopping",
+        "leader",
+        "leader_seen",
+        "role",
+    )
+
+    def __init__(self) -> None:
+        self._group: Group | None = None
+        self.role = Role.FOLLOWER
+        self.leader: Member | None = None
+        self.leader_seen = False
+        self.is_leading = False
+        self.fault: str | None = None
+        self.is_installing = False
+        self.is_stopping = False
+
+    @property
+    def group(self) -> Group:
+        """The raft group. Only after `attach`."""
+        assert self._group is not None
+        return self._group
+
+    def attach(self, group: Group) -> None:
+        """The group that drives this replica."""
+        self._group = group
+
+    @property
+    def serves(self) -> bool:
+        """Whether it may answer from its state at all."""
+        return self.fault is None and not self.is_installing and not self.is_stopping
+
+    def refusal(self, request_id: int) -> Answer:
+        """Why nothing is executed here now: where the leader is, or that another try may succeed."""
+        if self.is_stopping:
+            return Unavailable(request_id, "shutting down")
+        if self.fault is not None:
+            return Unavailable(request_id, "replica out of service")
+        if self.is_installing:
+            return Unavailable(request_id, "installing a snapshot")
+        if self.role is Role.LEADER:
+            return Unavailable(request_id, "leadership not confirmed")
+        leader = self.leader
+        return NotLeader(request_id, None if leader is None else leader.node_id)
