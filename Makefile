@@ -65,8 +65,8 @@ chaos: $(GENERATED) ## kill, pause and restart real processes under load; CHAOS_
 simulate: $(GENERATED) ## simulate whole clusters under faults; SEEDS=from:to
 	@$(BIN)/python -m tests.simulation.run --seeds $(SEEDS)
 
-fuzz: $(GENERATED) ## send nonsense to the HTTP and gRPC front doors; FUZZ_ARGS='--help' tells more
-	@$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
+fuzz: $(GENERATED) ## send nonsense to the HTTP and gRPC front doors of a cluster (part of `make test`)
+	@$(BIN)/python -m pytest -q tests/cluster/test_front_door.py $(PYTEST_ARGS)
 
 coverage-doc: $(GENERATED) ## rewrite docs/api-coverage.md from the code and the service's model
 	@$(BIN)/python docs/api_coverage.py
