@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 
 from admin.cluster_file import (
@@ -67,16 +66,25 @@ def _run_process(name: str, arguments: list[str]) -> int:
 
 def version() -> str:
     """The installed version; "unknown" when run from a source tree without an installation."""
+    # Every process of a cluster comes through this module: megabytes that only --version needs stay out.
+    from importlib import metadata
+
     try:
         return metadata.version("quorate")
     except metadata.PackageNotFoundError:
         return "unknown"
 
 
+class _ShowVersion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"quorate {version()}")
+        parser.exit()
+
+
 def build_parser() -> FlagParser:
     """The parser of everything but the single processes, whose flags are their own."""
     parser = FlagParser(prog="quorate", description=_DESCRIPTION)
-    parser.add_argument("--version", action="version", version=f"quorate {version()}")
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_up(commands)
     _add_status(commands)
