@@ -1,0 +1,46 @@
+"""Consumed capacity as DynamoDB bills it, and as `ReturnConsumedCapacity` shows it.
+
+Source: docs of the service's capacity units, and measurements of the service where they are silent.
+"""
+
+from datamodel.limits import READ_UNIT_BYTES, WRITE_UNIT_BYTES
+
+SHOW_TOTAL = "TOTAL"
+SHOW_INDEXES = "INDEXES"
+
+
+def read_units(size_bytes: int, strong: bool) -> float:
+    """Units of one read: per 4 KB begun, at least one; half when eventually consistent.
+
+    Args:
+        size_bytes: Item size for a GetItem, sum of all evaluated items for a page of Query or Scan.
+        strong: Whether the read was strongly consistent.
+    """
+    units = (size_bytes + READ_UNIT_BYTES - 1) // READ_UNIT_BYTES or 1
+    return float(units) if strong else units / 2
+
+
+def write_units(old_size_bytes: int, new_size_bytes: int) -> float:
+    """Units of one write: per KB begun of the larger of the item before and after, at least one."""
+    size_bytes = max(old_size_bytes, new_size_bytes)
+    return float((size_bytes + WRITE_UNIT_BYTES - 1) // WRITE_UNIT_BYTES or 1)
+
+
+def consumed_capacity(show: str | None, table_name: str, units: float) -> bytes:
+    """The member `"ConsumedCapacity":{...}` of an answer; empty unless asked for.
+
+    Args:
+        show: `ReturnConsumedCapacity` of the request.
+        table_name: Needs no escaping: names have no character that does.
+        units: What the request consumed.
+    """
+    if show == SHOW_TOTAL:
+        text = f'"ConsumedCapacity":{{"TableName":"{table_name}","CapacityUnits":{units}}}'
+    elif show == SHOW_INDEXES:
+        text = (
+            f'"ConsumedCapacity":{{"TableName":"{table_name}","CapacityUnits":{units},'
+            f'"Table":{{"CapacityUnits":{units}}}}}'
+        )
+    else:
+        return b""
+    return text.encode()

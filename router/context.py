@@ -1,0 +1,258 @@
+"""What accompanies a request through the router: its identity, its answer, and everything handlers may use.
+
+`Services` is built once, by `main.py`. A `Call` is one request between `Dispatcher.dispatch` and its reply.
+Each module of `router/operations` has a `handle(request, call)`:
+
+ - on the hot path a plain function that ends, now or in a later callback, with `call.succeed` or `call.fail`;
+   what it or a callback of `call.ask` raises becomes the answer (a `DynamoDBError`) or a 500 (anything else);
+ - elsewhere a coroutine function that returns the body (bytes, or members to encode) or raises.
+
+Either way the client gets exactly one reply.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from datamodel.errors import (
+    ConditionalCheckFailedError,
+    DynamoDBError,
+    InternalServerError,
+    ServiceUnavailableError,
+    error_body,
+    error_for_code,
+)
+from datamodel.table_descriptions import table_name_of
+from proto.catalog_client import CatalogClient
+from proto.cluster_client import ClusterClient, GroupRequest
+from proto.messages import (
+    Answer,
+    OutcomeUnknown,
+    Reason,
+    Refused,
+    Unavailable,
+    Write,
+    WrongPartition,
+)
+from router.capacity import write_units
+from router.metrics import OperationMetrics, RouterMetrics
+from router.partition_map import OnTable, PartitionMap, TableEntry
+
+log = logging.getLogger(__name__)
+
+# From the arrival of a request to its answer at the latest. Longer than an election takes, shorter than the
+# read timeout of SDKs, so that they hear "try again" instead of nothing.
+REQUEST_TIMEOUT_S = 5.0
+
+Reply: TypeAlias = Callable[[int, bytes], None]
+
+
+class RequestContext:
+    """What the transport knows of a request.
+
+    Attributes:
+        request_id: 52 characters of [0-9A-Z]; the client sees it, logs name it.
+        time_remaining_s: What is left of the client's deadline on arrival; None if it named none.
+    """
+
+    __slots__ = ("request_id",)
+
+    time_remaining_s: float | None = None
+
+    def host(self) -> bytes:
+        """The name (and port) under which the client reached us, empty if unknown. Valid during `dispatch`."""
+        return b""
+
+    def __init__(self, request_id: bytes) -> None:
+        self.request_id = request_id
+
+
+@dataclass(slots=True)
+class Services:
+    """Everything that handlers may use.
+
+    Attributes:
+        client: Requests to partition groups.
+        tables: Which tables there are and where their keys live.
+        catalog: Reads and writes of catalog rows, for table operations.
+        metrics: Counters of this router.
+        region: Region name in ARNs.
+        account_id: Account number in ARNs.
+        now: Monotonic seconds, the clock of deadlines.
+        wall_clock: Unix seconds.
+    """
+
+    client: ClusterClient
+    tables: PartitionMap
+    catalog: CatalogClient
+    metrics: RouterMetrics
+    region: str
+    account_id: str
+    now: Callable[[], float]
+    wall_clock: Callable[[], float]
+
+
+class Call:
+    """One request on its way to its one reply."""
+
+    __slots__ = (
+        "_done",
+        "_entry",
+        "_is_open",
+        "_is_repeated_write",
+        "_leader",
+        "_make",
+        "_metrics",
+        "_reply",
+        "context",
+        "deadline",
+        "services",
+        "started",
+    )
+
+    def __init__(
+        self,
+        services: Services,
+        metrics: OperationMetrics,
+        context: RequestContext,
+        reply: Reply,
+    ) -> None:
+        """Begin; the deadline runs from here."""
+        self.services = services
+        self.context = context
+        self.started = services.now()
+        remaining_s = context.time_remaining_s
+        self.deadline = self.started + (
+            REQUEST_TIMEOUT_S if remaining_s is None else min(remaining_s, REQUEST_TIMEOUT_S)
+        )
+        self._metrics = metrics
+        self._reply = reply
+        self._is_open = True
+        self._is_repeated_write = False
+
+    @property
+    def timeout_ms(self) -> int:
+        """What is left until the deadline, at least a millisecond."""
+        return max(int((self.deadline - self.services.now()) * 1000), 1)
+
+    # --- the reply ---
+
+    def succeed(self, body: bytes) -> None:
+        """Answer 200 with this JSON body."""
+        assert self._is_open, "a request has one reply"
+        self._is_open = False
+        self._metrics.observe(200, self.services.now() - self.started)
+        self._reply(200, body)
+
+    def fail(self, error: DynamoDBError) -> None:
+        """Answer with the error's status and body."""
+        assert self._is_open, "a request has one reply"
+        self._is_open = False
+        self._metrics.observe(error.http_status, self.services.now() - self.started, error.code)
+        self._reply(error.http_status, error_body(error))
+
+    def fail_internally(self) -> None:
+        """Answer 500 because of an exception that is being handled: our own bug. The client sees no details."""
+        log.exception(  # noqa: LOG004 - called from handlers of exceptions
+            "request failed",
+            extra={
+                "request_id": self.context.request_id.decode(),
+                "operation": self._metrics.operation,
+            },
+        )
+        if self._is_open:
+            self.fail(InternalServerError())
+
+    # --- tables ---
+
+    def with_table(self, name: str, run: Callable[[TableEntry], None]) -> None:
+        """Go on with the table that serves items under this name or ARN; else fail as the service does.
+
+        A table that this router has not heard of is looked up in the catalog before that.
+        """
+        services = self.services
+        entry = services.tables.get(name)
+        if entry is not None:
+            run(entry)
+        else:
+            name = table_name_of(name, services.region, services.account_id)
+            services.tables.look_up(name, self._guard(run))
+
+    def _guard(self, run: Callable[[TableEntry], None]) -> OnTable:
+        def guarded(found: TableEntry | DynamoDBError) -> None:
+            try:
+                if isinstance(found, DynamoDBError):
+                    self.fail(found)
+                else:
+                    run(found)
+            except DynamoDBError as error:
+                self.fail(error)
+            except Exception:  # noqa: BLE001 - logged there; the client must get its reply
+                self.fail_internally()
+
+        return guarded
+
+    # --- the cluster ---
+
+    def ask(
+        self,
+        entry: TableEntry,
+        make: Callable[[TableEntry], GroupRequest],
+        done: Callable[[TableEntry, Answer], None],
+        leader: bool = True,
+    ) -> None:
+        """Ask a partition of a table; refusals and the cluster's weather become this request's reply.
+
+        Args:
+            entry: The table.
+            make: Checks the request against the table and builds it for the partition that owns its key; called
+                again, with a newer entry, when the partition has moved.
+            done: Takes the entry that was asked and the answer: `Value`, `Written` or `Page`, as the request
+                has it.
+            leader: Whether only the leader may answer.
+        """
+        self._entry = entry
+        self._make = make
+        self._done = done
+        self._leader = leader
+        self.services.client.call(make(entry), self._answered, self.deadline, leader)
+
+    def _answered(self, answer: Answer) -> None:
+        try:
+            kind = type(answer)
+            if kind not in _FAILURES:
+                self._done(self._entry, answer)
+            elif isinstance(answer, WrongPartition):
+                self.services.tables.refresh(self._entry, self._guard(self._ask_again))
+            else:
+                self.fail(self._error_of(answer))
+        except DynamoDBError as error:
+            self.fail(error)
+        except Exception:  # noqa: BLE001 - logged there; the client must get its reply
+            self.fail_internally()
+
+    def _ask_again(self, entry: TableEntry) -> None:
+        self._entry = entry
+        request = self._make(entry)
+        self._is_repeated_write = isinstance(request, Write)
+        self.services.client.call(request, self._answered, self.deadline, self._leader)
+
+    def _error_of(self, answer: Answer) -> DynamoDBError:
+        if isinstance(answer, Refused):
+            return self._refusal(answer)
+        # An attempt before a redirect may have been executed: to say "not executed" then would be a lie.
+        if isinstance(answer, OutcomeUnknown) or self._is_repeated_write:
+            return InternalServerError()
+        return ServiceUnavailableError()
+
+    def _refusal(self, answer: Refused) -> DynamoDBError:
+        if answer.code == ConditionalCheckFailedError.code:
+            reason = answer.reasons[0] if answer.reasons else Reason(answer.code)
+            # A failed condition consumes what the write of the item as it is would.
+            self._entry.usage.write_units += write_units(reason.old_size, 0)
+            return ConditionalCheckFailedError(reason.item)
+        return error_for_code(answer.code, answer.message)
+
+
+_FAILURES = frozenset({Refused, WrongPartition, Unavailable, OutcomeUnknown})

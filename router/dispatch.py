@@ -1,0 +1,153 @@
+"""From an operation's name and a body to exactly one reply, for HTTP and gRPC alike.
+
+Each module of `router.operations` serves the operation that it is named after; `handlers` finds them. What an
+operation the API has but this release does not, and a name that no API has, get is the same
+`UnknownOperationException`.
+"""
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from re import sub
+from typing import Any, TypeAlias
+
+import msgspec
+
+from datamodel.errors import (
+    DynamoDBError,
+    InternalServerError,
+    SerializationError,
+    ServiceUnavailableError,
+    UnknownOperationError,
+    ValidationError,
+)
+from datamodel.shapes import IMPLEMENTED_OPERATIONS, decode_request, explain_request
+from proto.catalog_client import CatalogUnavailable, WriteOutcomeUnknown
+from router.context import Call, Reply, RequestContext, Services
+from router.metrics import OperationMetrics
+
+log = logging.getLogger(__name__)
+
+Handler: TypeAlias = Callable[[Any, Call], Coroutine[Any, Any, Mapping[str, Any] | bytes] | None]
+
+UNKNOWN = "Unknown"
+
+
+def handlers() -> dict[str, Handler]:
+    """The handler of every implemented operation: `handle` of the module that is named after it."""
+    return {
+        operation: import_module(f"router.operations.{module_name(operation)}").handle
+        for operation in sorted(IMPLEMENTED_OPERATIONS)
+    }
+
+
+def module_name(operation: str) -> str:
+    """`GetItem` -> `get_item`."""
+    return sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
+
+
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    name: str
+    handle: Handler
+    is_coroutine: bool
+    metrics: OperationMetrics
+
+
+class Dispatcher:
+    """Executes requests."""
+
+    def __init__(self, services: Services, handlers: Mapping[str, Handler]) -> None:
+        """Create.
+
+        Args:
+            services: What handlers may use.
+            handlers: By operation.
+        """
+        self._services = services
+        self._operations = {
+            name: _Operation(
+                name, handle, inspect.iscoroutinefunction(handle), services.metrics.operation(name)
+            )
+            for name, handle in handlers.items()
+        }
+        self._unknown = services.metrics.operation(UNKNOWN)
+        # Running coroutines of handlers: the loop itself keeps no strong reference to a task.
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_debugging = log.isEnabledFor(logging.DEBUG)
+
+    def dispatch(self, operation: str, body: bytes, context: RequestContext, reply: Reply) -> None:
+        """Execute; `reply(status, body)` is called exactly once, now or later, whatever happens.
+
+        Args:
+            operation: The name after the dot of X-Amz-Target, or anything.
+            body: JSON of the request, or anything.
+            context: What the transport knows of the request.
+            reply: Takes the HTTP status and the body of the answer.
+        """
+        if self._is_debugging:
+            log.debug(
+                "request",
+                extra={"operation": operation, "request_id": context.request_id.decode()},
+            )
+        known = self._operations.get(operation)
+        if known is None:
+            Call(self._services, self._unknown, context, reply).fail(_unknown_operation(body))
+            return
+        call = Call(self._services, known.metrics, context, reply)
+        try:
+            request = decode_request(operation, body)
+            outcome = known.handle(request, call)
+            if outcome is not None:
+                self._start(outcome, call)
+        except (ValidationError, SerializationError) as error:
+            call.fail(_first_complaint(operation, body, error))
+        except DynamoDBError as error:
+            call.fail(error)
+        except Exception:  # noqa: BLE001 - logged there; the client must get its reply
+            call.fail_internally()
+
+    def _start(self, coroutine: Coroutine[Any, Any, Mapping[str, Any] | bytes], call: Call) -> None:
+        task = asyncio.get_running_loop().create_task(_run(coroutine, call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _run(coroutine: Coroutine[Any, Any, Mapping[str, Any] | bytes], call: Call) -> None:
+    """The root of a cold operation's task."""
+    try:
+        outcome = await coroutine
+        call.succeed(outcome if isinstance(outcome, bytes) else msgspec.json.encode(outcome))
+    except DynamoDBError as error:
+        call.fail(error)
+    except WriteOutcomeUnknown:
+        call.fail(InternalServerError())
+    except CatalogUnavailable:
+        call.fail(ServiceUnavailableError())
+    except asyncio.CancelledError:
+        call.fail(ServiceUnavailableError())
+        raise
+    except Exception:  # noqa: BLE001 - logged there; the client must get its reply
+        call.fail_internally()
+
+
+def _unknown_operation(body: bytes) -> DynamoDBError:
+    """The service looks at the body first, if there is one."""
+    if body:
+        try:
+            msgspec.json.decode(body)
+        except (ValueError, RecursionError):
+            return SerializationError()
+    return UnknownOperationError()
+
+
+def _first_complaint(operation: str, body: bytes, error: DynamoDBError) -> DynamoDBError:
+    """What the service says of a request with several mistakes: wrong JSON types come before all others."""
+    try:
+        explain_request(operation, body)
+    except DynamoDBError as first:
+        return first
+    return error

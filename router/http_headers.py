@@ -1,0 +1,93 @@
+"""Headers of a request: finding them however a client spells them, and what the coding headers ask for."""
+
+import zlib
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+from datamodel.limits import REQUEST_SIZE_BYTES_MAX
+
+TARGET_PREFIXES = (b"DynamoDB_20120810.", b"DynamoDBStreams_20120810.")
+
+# How header names were spelled, by the tuple of them; SDKs send few different ones.
+SPELLINGS_MAX = 256
+# A request with more headers than any SDK sends is not worth remembering.
+SPELLING_NAMES_MAX = 40
+
+
+class Spelling:
+    """The names of the headers that matter, as one kind of client sends them; empty for those it does not."""
+
+    __slots__ = (
+        "accept_encoding",
+        "content_encoding",
+        "content_length",
+        "content_type",
+        "expect",
+        "origin",
+        "target",
+    )
+
+    def __init__(self, names: tuple[bytes, ...]) -> None:
+        self.accept_encoding = sent_as(names, b"accept-encoding")
+        self.content_encoding = sent_as(names, b"content-encoding")
+        self.content_length = sent_as(names, b"content-length")
+        self.content_type = sent_as(names, b"content-type")
+        self.expect = sent_as(names, b"expect")
+        self.origin = sent_as(names, b"origin")
+        self.target = sent_as(names, b"x-amz-target")
+
+
+_known_spelling = lru_cache(maxsize=SPELLINGS_MAX)(Spelling)
+
+
+def spelling_of(names: tuple[bytes, ...]) -> Spelling:
+    """How this request spells its headers.
+
+    Looking a known spelling up is cheaper than lower-casing every name of every request.
+    """
+    return Spelling(names) if len(names) > SPELLING_NAMES_MAX else _known_spelling(names)
+
+
+def sent_as(headers: Iterable[bytes], name: bytes) -> bytes:
+    """The name under which a header was sent, by its lower-case form; empty if it was not."""
+    return next((sent for sent in headers if sent.lower() == name), b"")
+
+
+@lru_cache(maxsize=256)
+def operation_of(target: bytes | None) -> str:
+    """The operation that an X-Amz-Target names; empty if it names none."""
+    if target is not None:
+        for prefix in TARGET_PREFIXES:
+            if target.startswith(prefix):
+                return target[len(prefix) :].decode("latin-1")
+    return ""
+
+
+def reply_coding(accept: bytes) -> bytes:
+    """The encoding of a large reply that the client asks for; empty for none."""
+    for offer in accept.lower().split(b","):
+        coding, _, quality = offer.partition(b";")
+        coding = coding.strip()
+        refused = quality.replace(b" ", b"").rstrip(b"0.") == b"q="
+        if coding in (b"gzip", b"deflate") and not refused:
+            return coding
+    return b""
+
+
+def decompress(body: bytes, coding: bytes) -> bytes | None:
+    """The body as it was before compression; never much more than a request may have. None: it is damaged."""
+    name = coding.strip().lower()
+    if name in (b"", b"identity"):
+        return body
+    if name not in (b"gzip", b"x-gzip", b"deflate"):
+        return None
+    # 47: gzip or zlib, as its header says.
+    inflater: Any = zlib.decompressobj(wbits=47)
+    try:
+        inflated: bytes = inflater.decompress(body, REQUEST_SIZE_BYTES_MAX + 1)
+    except zlib.error:
+        return None
+    if len(inflated) <= REQUEST_SIZE_BYTES_MAX and not inflater.eof:
+        return None
+    return inflated

@@ -1,0 +1,157 @@
+"""Query: items of one partition key, in the order of the sort key."""
+
+from datamodel.errors import ValidationError
+from datamodel.expressions import (
+    KeyCondition,
+    check_placeholder_keys,
+    check_placeholders,
+    check_placeholders_allowed,
+    check_scalar_keys,
+    parse_condition,
+    parse_key_expression,
+    parse_projection,
+)
+from datamodel.items import normalise_values
+from datamodel.key_encoding import KEY_MISMATCH, KeySchema, check_key, collection_range, encode_key
+from datamodel.requests import QueryInput
+from router.context import Call
+from router.item_pages import (
+    ESK_INVALID,
+    Item,
+    PageReader,
+    PageRequest,
+    check_index,
+    check_select,
+    normalise_start_key,
+)
+from router.legacy_parameters import attributes_expression, check_attributes_to_get, check_mixing
+from router.partition_map import TableEntry
+
+_PREFIX = "1 validation error detected: "
+
+
+def handle(request: QueryInput, call: Call) -> None:
+    """Read a page of the item collection."""
+    names, raw_values = request.ExpressionAttributeNames, request.ExpressionAttributeValues
+    expressions = {
+        "ProjectionExpression": request.ProjectionExpression,
+        "FilterExpression": request.FilterExpression,
+        "KeyConditionExpression": request.KeyConditionExpression,
+    }
+    check_mixing(
+        expressions,
+        {
+            "AttributesToGet": request.AttributesToGet,
+            "QueryFilter": request.QueryFilter,
+            "ConditionalOperator": request.ConditionalOperator,
+            "KeyConditions": request.KeyConditions,
+        },
+    )
+    check_placeholders_allowed(names, raw_values, expressions)
+    check_placeholder_keys(names, raw_values)
+    values = {} if raw_values is None else normalise_values(raw_values)[0]
+    start_key = normalise_start_key(request.ExclusiveStartKey)
+    page = PageRequest(
+        strong=request.ConsistentRead is True,
+        reverse=request.ScanIndexForward is False,
+        limit=request.Limit or 0,
+        show_capacity=request.ReturnConsumedCapacity,
+        names=names,
+        values=values,
+    )
+    if request.AttributesToGet is not None:
+        check_attributes_to_get(request.AttributesToGet)
+    page.count_only = check_select(
+        request.Select,
+        request.AttributesToGet is not None,
+        request.ProjectionExpression is not None,
+        request.IndexName is not None,
+        _PREFIX,
+    )
+    if request.KeyConditionExpression is None:
+        raise ValidationError(
+            "Either the KeyConditions or KeyConditionExpression parameter must be specified "
+            "in the request."
+        )
+    names_used: frozenset[str] = frozenset()
+    values_used: frozenset[str] = frozenset()
+    if request.FilterExpression is not None:
+        page.filter_text = request.FilterExpression
+        page.filter = parse_condition(request.FilterExpression, names, "FilterExpression")
+        page.filter.check_values(values)
+        names_used, values_used = page.filter.names_used, page.filter.values_used
+    key_expression = parse_key_expression(request.KeyConditionExpression, names)
+    key_expression.check_values(values)
+    names_used = names_used | key_expression.names_used
+    values_used = values_used | key_expression.values_used
+    if request.ProjectionExpression is not None:
+        page.projection_text = request.ProjectionExpression
+        page.projection = parse_projection(request.ProjectionExpression, names)
+        names_used = names_used | page.projection.names_used
+    check_placeholders(names, raw_values, names_used, values_used)
+    key_expression.check_shape()
+    if request.AttributesToGet is not None:
+        page.projection_text, page.names = attributes_expression(request.AttributesToGet)
+
+    def range_of(entry: TableEntry) -> tuple[bytes, bytes]:
+        schema = entry.schema
+        check_index(request.IndexName)
+        if start_key is not None:
+            _check_start_key(schema, start_key)
+        condition = key_expression.bind(values, schema)
+        start, end = collection_range(
+            entry.table_id, schema, condition.partition_value, condition.sort
+        )
+        if start_key is not None:
+            position = _position(entry, start_key, condition, start, end)
+            if page.reverse:
+                end = position
+            else:
+                start = position + b"\x00"
+        if page.projection is not None:
+            check_scalar_keys(page.projection.nested_attributes, schema.names)
+        if page.filter is not None:
+            for name in schema.names:
+                if name in page.filter.top_level_attributes:
+                    raise ValidationError(
+                        "Filter Expression can only contain non-primary key attributes: "
+                        f"Primary key attribute: {name}"
+                    )
+        return start, end
+
+    PageReader(call, page, range_of).read(request.TableName)
+
+
+def _check_start_key(schema: KeySchema, start_key: Item) -> None:
+    """Whether it has exactly the key attributes, with values that keys can have."""
+    if len(start_key) != len(schema.names) or any(name not in start_key for name in schema.names):
+        raise ValidationError(ESK_INVALID)
+    try:
+        check_key(schema, start_key)
+    except ValidationError as error:
+        if error.message == KEY_MISMATCH:
+            raise
+        raise ValidationError(f"{ESK_INVALID}: {error.message}") from error
+
+
+def _position(
+    entry: TableEntry, start_key: Item, condition: KeyCondition, start: bytes, end: bytes
+) -> bytes:
+    """The start key as a keyspace key, which must lie where the query looks."""
+    schema = entry.schema
+    same_partition = start_key[schema.partition_name] == condition.partition_value
+    if condition.sort is None:
+        if not same_partition:
+            raise ValidationError(
+                "The provided starting key is outside query boundaries based on provided conditions"
+            )
+    else:
+        # The sort key is judged by itself first, whatever the partition key.
+        as_asked = {**start_key, schema.partition_name: condition.partition_value}
+        if not start <= encode_key(entry.table_id, schema, as_asked) < end:
+            raise ValidationError(
+                "The provided starting key does not match the range key predicate"
+            )
+        if not same_partition:
+            raise ValidationError("The query can return at most one row and cannot be restarted")
+    return encode_key(entry.table_id, schema, start_key)

@@ -1,0 +1,124 @@
+"""Scan: all items of a table or of one segment of it, in the order of keys."""
+
+from datamodel.errors import ValidationError
+from datamodel.expressions import (
+    check_placeholder_keys,
+    check_placeholders,
+    check_placeholders_allowed,
+    check_scalar_keys,
+    parse_condition,
+    parse_projection,
+)
+from datamodel.items import normalise_values
+from datamodel.key_encoding import check_key, encode_key, segment_range, table_range
+from datamodel.requests import ScanInput
+from router.context import Call
+from router.item_pages import (
+    ESK_INVALID,
+    PageReader,
+    PageRequest,
+    check_index,
+    check_select,
+    normalise_start_key,
+)
+from router.legacy_parameters import attributes_expression, check_attributes_to_get, check_mixing
+from router.partition_map import TableEntry
+
+
+def handle(request: ScanInput, call: Call) -> None:
+    """Read a page of the table."""
+    names, raw_values = request.ExpressionAttributeNames, request.ExpressionAttributeValues
+    expressions = {
+        "ProjectionExpression": request.ProjectionExpression,
+        "FilterExpression": request.FilterExpression,
+    }
+    check_mixing(
+        expressions,
+        {
+            "AttributesToGet": request.AttributesToGet,
+            "ScanFilter": request.ScanFilter,
+            "ConditionalOperator": request.ConditionalOperator,
+        },
+    )
+    check_placeholders_allowed(names, raw_values, expressions)
+    check_placeholder_keys(names, raw_values)
+    values = {} if raw_values is None else normalise_values(raw_values)[0]
+    start_key = normalise_start_key(request.ExclusiveStartKey)
+    page = PageRequest(
+        strong=request.ConsistentRead is True,
+        limit=request.Limit or 0,
+        show_capacity=request.ReturnConsumedCapacity,
+        names=names,
+        values=values,
+    )
+    if request.AttributesToGet is not None:
+        check_attributes_to_get(request.AttributesToGet)
+    page.count_only = check_select(
+        request.Select,
+        request.AttributesToGet is not None,
+        request.ProjectionExpression is not None,
+        request.IndexName is not None,
+        "",
+    )
+    _check_segment(request.Segment, request.TotalSegments)
+    names_used: frozenset[str] = frozenset()
+    values_used: frozenset[str] = frozenset()
+    if request.FilterExpression is not None:
+        page.filter_text = request.FilterExpression
+        page.filter = parse_condition(request.FilterExpression, names, "FilterExpression")
+        page.filter.check_values(values)
+        names_used, values_used = page.filter.names_used, page.filter.values_used
+    if request.ProjectionExpression is not None:
+        page.projection_text = request.ProjectionExpression
+        page.projection = parse_projection(request.ProjectionExpression, names)
+        names_used = names_used | page.projection.names_used
+    check_placeholders(names, raw_values, names_used, values_used)
+    if request.AttributesToGet is not None:
+        page.projection_text, page.names = attributes_expression(request.AttributesToGet)
+
+    def range_of(entry: TableEntry) -> tuple[bytes, bytes]:
+        schema = entry.schema
+        check_index(request.IndexName)
+        if request.Segment is None or request.TotalSegments is None:
+            start, end = table_range(entry.table_id)
+        else:
+            start, end = segment_range(entry.table_id, request.Segment, request.TotalSegments)
+        if start_key is not None:
+            try:
+                check_key(schema, start_key)
+            except ValidationError as error:
+                raise ValidationError(f"{ESK_INVALID}: {error.message}") from error
+            position = encode_key(entry.table_id, schema, start_key)
+            if not start <= position < end:
+                raise ValidationError(
+                    f"{ESK_INVALID}: Invalid ExclusiveStartKey. Please use ExclusiveStartKey with "
+                    f"correct Segment. TotalSegments: {request.TotalSegments} "
+                    f"Segment: {request.Segment}"
+                )
+            start = position + b"\x00"
+        if page.projection is not None:
+            check_scalar_keys(page.projection.nested_attributes, schema.names)
+        if page.filter is not None:
+            check_scalar_keys(page.filter.nested_attributes, schema.names)
+        return start, end
+
+    PageReader(call, page, range_of).read(request.TableName)
+
+
+def _check_segment(segment: int | None, total: int | None) -> None:
+    if segment is None:
+        if total is not None:
+            raise ValidationError(
+                "The Segment parameter is required but was not present in the request "
+                "when parameter TotalSegments is present"
+            )
+    elif total is None:
+        raise ValidationError(
+            "The TotalSegments parameter is required but was not present in the request "
+            "when Segment parameter is present"
+        )
+    elif segment >= total:
+        raise ValidationError(
+            "The Segment parameter is zero-based and must be less than parameter TotalSegments: "
+            f"Segment: {segment} is not less than TotalSegments: {total}"
+        )

@@ -1,0 +1,191 @@
+"""What PutItem, UpdateItem and DeleteItem have in common: expressions checked, one action sent, its answer.
+
+The leader evaluates; here everything is found that can be found without the item, so that a request that is
+wrong in itself never reaches a log.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from datamodel.errors import ValidationError
+from datamodel.expressions import (
+    Condition,
+    Update,
+    check_placeholder_keys,
+    check_placeholders,
+    check_placeholders_allowed,
+    check_scalar_keys,
+    parse_condition,
+    parse_update,
+)
+from datamodel.items import encode_item, normalise_values
+from datamodel.key_encoding import KeySchema
+from proto.messages import Action, Answer, Write, Written
+from router.capacity import consumed_capacity, write_units
+from router.context import Call
+from router.legacy_parameters import check_mixing
+from router.partition_map import TableEntry
+
+ALL_OLD = "ALL_OLD"
+NONE = "NONE"
+
+
+class WriteRequest(Protocol):
+    """Members that the requests of all single-item writes have."""
+
+    @property
+    def TableName(self) -> str: ...  # noqa: D102, N802 - the API's own names, here and below
+
+    @property
+    def Expected(self) -> Mapping[str, Any] | None: ...  # noqa: D102, N802
+
+    @property
+    def ConditionalOperator(self) -> str | None: ...  # noqa: D102, N802
+
+    @property
+    def ConditionExpression(self) -> str | None: ...  # noqa: D102, N802
+
+    @property
+    def ExpressionAttributeNames(self) -> dict[str, str] | None: ...  # noqa: D102, N802
+
+    @property
+    def ExpressionAttributeValues(self) -> dict[str, Any] | None: ...  # noqa: D102, N802
+
+    @property
+    def ReturnConsumedCapacity(self) -> str | None: ...  # noqa: D102, N802
+
+    @property
+    def ReturnValuesOnConditionCheckFailure(self) -> str | None: ...  # noqa: D102, N802
+
+
+@dataclass(slots=True)
+class WriteExpressions:
+    """A write's expressions, checked as far as possible without table and item.
+
+    Attributes:
+        condition: The condition, None if there is none.
+        update: The update, None if there is none.
+        names: For the action.
+        values: For the action: normal values as JSON.
+    """
+
+    condition: Condition | None = None
+    update: Update | None = None
+    names: dict[str, str] | None = None
+    values: bytes | None = None
+
+    def check_keys(self, schema: KeySchema) -> None:
+        """Check what the expressions do to key attributes.
+
+        Raises:
+            ValidationError: They change one, or look into one.
+        """
+        if self.update is not None:
+            self.update.check_key(schema.names)
+            check_scalar_keys(self.update.nested_attributes, schema.names)
+        if self.condition is not None:
+            check_scalar_keys(self.condition.nested_attributes, schema.names)
+
+
+_NO_EXPRESSIONS = WriteExpressions()
+
+
+def check_parameters(request: WriteRequest, update: str | None, updates: object) -> None:
+    """Check which parameters come together, before any value is looked at.
+
+    Args:
+        request: The request.
+        update: Its UpdateExpression, if the operation has one.
+        updates: Its AttributeUpdates likewise.
+
+    Raises:
+        ValidationError: With the service's text.
+    """
+    names, values = request.ExpressionAttributeNames, request.ExpressionAttributeValues
+    expressions = {"ConditionExpression": request.ConditionExpression}
+    legacy: dict[str, object] = {
+        "Expected": request.Expected,
+        "ConditionalOperator": request.ConditionalOperator,
+    }
+    if hasattr(request, "UpdateExpression"):
+        expressions = {"UpdateExpression": update, **expressions}
+        legacy = {"AttributeUpdates": updates, **legacy}
+    check_mixing(expressions, legacy)
+    check_placeholders_allowed(names, values, expressions)
+    check_placeholder_keys(names, values)
+
+
+def check_expressions(request: WriteRequest, update_text: str | None) -> WriteExpressions:
+    """Parse and check a write's expressions and the values for them.
+
+    Raises:
+        SerializationError, ValidationError: With the service's text.
+    """
+    condition_text = request.ConditionExpression
+    if condition_text is None and update_text is None:
+        return _NO_EXPRESSIONS
+    names, raw_values = request.ExpressionAttributeNames, request.ExpressionAttributeValues
+    values: dict[str, Any] = {} if raw_values is None else normalise_values(raw_values)[0]
+    names_used: frozenset[str] = frozenset()
+    values_used: frozenset[str] = frozenset()
+    update = condition = None
+    if update_text is not None:
+        update = parse_update(update_text, names)
+        update.check_values(values)
+        names_used, values_used = update.names_used, update.values_used
+    if condition_text is not None:
+        condition = parse_condition(condition_text, names)
+        condition.check_values(values)
+        names_used = names_used | condition.names_used
+        values_used = values_used | condition.values_used
+    check_placeholders(names, raw_values, names_used, values_used)
+    return WriteExpressions(condition, update, names, encode_item(values) if values else None)
+
+
+def check_returns_old(return_values: str | None) -> bool:
+    """Whether PutItem or DeleteItem shall return the old item.
+
+    Raises:
+        ValidationError: Something else is asked for.
+    """
+    if return_values is None or return_values == NONE:
+        return False
+    if return_values != ALL_OLD:
+        raise ValidationError("ReturnValues can only be ALL_OLD or NONE")
+    return True
+
+
+def send_write(
+    call: Call, request: WriteRequest, make_action: Callable[[TableEntry], Action]
+) -> None:
+    """Send one action to the leader of its partition and answer with what it did.
+
+    Args:
+        call: The request's call.
+        request: The request.
+        make_action: Checks against the table's key schema and builds the action.
+    """
+    client = call.services.client
+    request_id = client.next_request_id()
+
+    def make(entry: TableEntry) -> Write:
+        action = make_action(entry)
+        group = entry.group_of(action.key)
+        return Write(client.next_id(), group, request_id, [action], call.timeout_ms)
+
+    def done(entry: TableEntry, answer: Answer) -> None:
+        assert isinstance(answer, Written)
+        result = answer.results[0]
+        units = write_units(result.old_size, result.new_size)
+        entry.usage.write_units += units
+        attributes = result.attributes
+        body = b"" if attributes is None else b'"Attributes":' + attributes
+        show = request.ReturnConsumedCapacity
+        if show is not None:
+            capacity = consumed_capacity(show, entry.name, units)
+            if capacity:
+                body = capacity if not body else body + b"," + capacity
+        call.succeed(b"{%b}" % body)
+
+    call.with_table(request.TableName, lambda entry: call.ask(entry, make, done))
