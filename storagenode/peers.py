@@ -49,7 +49,6 @@ class Peers:
     def __init__(
         self,
         own_node_id: str,
-        own_address: str,
         dial: Dial,
         known: Iterable[Peer],
         store: Callable[[Iterable[Peer]], None],
@@ -58,13 +57,12 @@ class Peers:
 
         Args:
             own_node_id: Never dialled.
-            own_address: Neither.
             dial: Makes links.
             known: Peers of an earlier life.
             store: Keeps peers for the next one.
         """
         self._own_node_id = own_node_id
-        self._own_address = own_address
+        self._own_address = ""
         self._dial = dial
         self._store = store
         self._book = {peer.node_id: peer for peer in known if peer.node_id != own_node_id}
@@ -78,9 +76,10 @@ class Peers:
 
     # --- life ---
 
-    def start(self, addresses: Iterable[str]) -> None:
-        """Dial everybody known, and whoever is at these addresses."""
+    def start(self, own_address: str, addresses: Iterable[str]) -> None:
+        """Dial everybody known, and whoever is at these addresses; never ourselves."""
         self._started = True
+        self._own_address = own_address
         for address in {*addresses, *(peer.address for peer in self._book.values())}:
             self._dial_address(address)
 

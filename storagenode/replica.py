@@ -278,6 +278,8 @@ class Replica:
         standing.leader = leader
         if leader is not None:
             standing.leader_seen = True
+        if role is Role.FAILED and standing.fault is None:
+            standing.fault = "raft gave the replica up"
         if role is not Role.LEADER:
             standing.is_leading = False
             self._refuse_waiting()

@@ -184,7 +184,13 @@ class Writes:
         self._by_request_id[request_id] = pending
         self._queue.append(pending)
         self._queued_bytes += size
-        if not self._scheduled and standing.is_leading and standing.group.accepts_proposals:
+        # With others waiting before it, either a proposal is scheduled or `on_writable` will come.
+        if (
+            len(self._queue) == 1
+            and not self._scheduled
+            and standing.is_leading
+            and standing.group.accepts_proposals
+        ):
             self._schedule()
 
     def on_writable(self) -> None:

@@ -1,0 +1,195 @@
+"""The gRPC service `StorageControl`: what the control plane asks of a node, and snapshots for other nodes."""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from datamodel.errors import Corruption
+from proto import control_pb2, control_pb2_grpc
+from proto.messages import Hello
+from raft.group import Configuration, GroupId, LogIndex, Member, NodeId, ReplicaId
+from raft.membership import BadConfiguration, check_configuration
+from storagenode import snapshots
+from storagenode.data_directory import Peer
+from storagenode.engine import Engine, EngineFailure
+from storagenode.log_entries import STATE_VERSION, ReplicaState
+from storagenode.node import CATALOG_GROUP, Node, ReplicaRefused
+from storagenode.peers import Peers
+from storagenode.replica import Capture, Replica
+
+log = logging.getLogger(__name__)
+
+FETCH_TIMEOUT_S = 3600.0
+
+
+class ControlService(control_pb2_grpc.StorageControlServicer):
+    """The service over a `Node`. Every call is idempotent."""
+
+    def __init__(self, node: Node, engine: Engine, peers: Peers, own: Callable[[], Hello]) -> None:
+        self._node = node
+        self._engine = engine
+        self._peers = peers
+        self._own = own
+
+    async def OpenReplica(  # noqa: N802  # the names of gRPC methods are the schema's
+        self, request: control_pb2.OpenReplicaRequest, context: Any
+    ) -> control_pb2.OpenReplicaResponse:
+        """Open a replica of a new group; answers once that is durable."""
+        partition = request.partition
+        self._peers.learn(
+            Peer(replica.node_id, replica.node_id, replica.az, replica.address)
+            for replica in partition.replicas
+        )
+        members = tuple(
+            Member(ReplicaId(replica.replica_id), NodeId(replica.node_id))
+            for replica in partition.replicas
+        )
+        state = ReplicaState(
+            STATE_VERSION,
+            partition.table_id,
+            partition.start,
+            partition.end,
+            partition.epoch,
+            feed_enabled=partition.group == CATALOG_GROUP,
+        )
+        own = self._own()
+        configuration = Configuration(members)
+        try:
+            check_configuration(configuration)
+        except BadConfiguration as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        if (request.replica_id, own.node_id) not in {(m.replica_id, m.node_id) for m in members}:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"replica {request.replica_id} is not on node {own.node_id}",
+            )
+        if partition.start >= partition.end:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the key range is empty")
+        try:
+            self._node.open_replica(
+                GroupId(partition.group),
+                ReplicaId(request.replica_id),
+                configuration,
+                state,
+                campaign=request.campaign,
+            )
+        except ReplicaRefused as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        await self._node.durable()
+        return control_pb2.OpenReplicaResponse()
+
+    async def CloseReplica(  # noqa: N802
+        self, request: control_pb2.CloseReplicaRequest, context: Any
+    ) -> control_pb2.CloseReplicaResponse:
+        """Close a replica for good; answers once that is durable. Its data is deleted afterwards."""
+        if request.group == CATALOG_GROUP:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, "the catalog's replicas are never closed"
+            )
+        await self._node.close_replica(GroupId(request.group))
+        return control_pb2.CloseReplicaResponse()
+
+    async def NodeStatus(  # noqa: N802
+        self, request: control_pb2.NodeStatusRequest, context: Any
+    ) -> control_pb2.NodeStatusResponse:
+        """All replicas of this node."""
+        del request, context
+        own = self._own()
+        return control_pb2.NodeStatusResponse(
+            node_id=own.node_id,
+            name=own.name,
+            az=own.az,
+            cluster_id=own.cluster_id,
+            replicas=[self._status(replica) for replica in self._node.replicas.values()],
+        )
+
+    def _status(self, replica: Replica) -> control_pb2.ReplicaStatus:
+        status = replica.standing.group.status()
+        leader = replica.standing.leader
+        return control_pb2.ReplicaStatus(
+            partition=control_pb2.Partition(
+                group=replica.group_id,
+                table_id=replica.table_id,
+                start=replica.start,
+                end=replica.end,
+                epoch=replica.epoch,
+                replicas=[
+                    control_pb2.Replica(
+                        replica_id=address.replica_id,
+                        node_id=address.node_id,
+                        address=address.address,
+                        az=address.az,
+                    )
+                    for address in self._node.addresses(replica.configuration.members)
+                ],
+            ),
+            replica_id=replica.replica_id,
+            role=replica.role.value,
+            term=status.term,
+            commit_index=status.commit_index,
+            applied_index=replica.applied_index,
+            first_index=status.first_index,
+            last_index=status.last_index,
+            leader_node_id="" if leader is None else leader.node_id,
+            item_count=replica.item_count,
+            size_bytes=replica.size_bytes,
+            match_index={int(key): int(index) for key, index in status.match_index.items()},
+        )
+
+    async def TransferLeadership(  # noqa: N802
+        self, request: control_pb2.TransferLeadershipRequest, context: Any
+    ) -> control_pb2.TransferLeadershipResponse:
+        """Ask other replicas to take over; says how many were asked."""
+        del context
+        to = ReplicaId(request.to_replica_id) if request.to_replica_id else None
+        transferred = 0
+        for group, replica in self._node.replicas.items():
+            if (
+                (request.all or group == request.group)
+                and replica.standing.is_leading
+                and replica.standing.group.transfer_leadership(None if request.all else to)
+            ):
+                transferred += 1
+        return control_pb2.TransferLeadershipResponse(transferred=transferred)
+
+    async def FetchSnapshot(  # noqa: N802
+        self, request: control_pb2.FetchSnapshotRequest, context: Any
+    ) -> AsyncIterator[control_pb2.SnapshotChunk]:
+        """Stream a replica's state, at the reader's pace."""
+        replica = self._node.replicas.get(GroupId(request.group))
+        if replica is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no replica of group {request.group}")
+        assert replica is not None
+        if not replica.standing.serves or replica.applied_index < request.at_least_index:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"this replica has no sound state at {request.at_least_index}",
+            )
+        try:
+            async for chunk in snapshots.stream(replica, self._engine):
+                yield chunk
+        except (Corruption, EngineFailure) as error:
+            replica.fail(str(error))
+            await context.abort(grpc.StatusCode.DATA_LOSS, str(error))
+
+
+async def fetch_snapshot(peer: Peer, group: GroupId, at_least: LogIndex, file: Path) -> Capture:
+    """Store a snapshot of `group` from `peer` in `file` (`node.FetchSnapshot`).
+
+    Raises:
+        BadSnapshot: It is damaged or too old, or the peer has none or cannot be reached.
+    """
+    options = [("grpc.max_receive_message_length", 64 << 20)]
+    async with grpc.aio.insecure_channel(peer.grpc, options=options) as channel:
+        stub = control_pb2_grpc.StorageControlStub(channel)  # type: ignore[no-untyped-call]
+        request = control_pb2.FetchSnapshotRequest(group=group, at_least_index=at_least)
+        try:
+            chunks = stub.FetchSnapshot(request, timeout=FETCH_TIMEOUT_S)
+            return await snapshots.store(chunks, file, group, at_least)
+        except grpc.aio.AioRpcError as error:
+            raise snapshots.BadSnapshot(
+                f"{peer.grpc}: {error.code()}: {error.details()}"
+            ) from error

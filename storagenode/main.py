@@ -1,0 +1,456 @@
+"""Composition root of a storage node: reads flags and clocks, opens disks and sockets, joins the parts.
+
+Start: lock the data directory, open the engine, recover the replicas from the log, listen, dial the others, and
+(an empty disk) find or found the cluster. Stop (SIGTERM, SIGINT): hand leadership away, refuse requests, take
+a checkpoint, close. A disk error or a bug in the consensus core ends the process at once; it restarts from its
+log.
+"""
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import random
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import grpc
+import msgspec
+import uvloop
+from prometheus_client import REGISTRY
+
+from datamodel.catalog_rows import CATALOG_RANGE, SYSTEM_TABLE_ID, NodeRow
+from proto import control_pb2_grpc
+from proto.addresses import check_loopback, format_address, parse_listen
+from proto.cluster_client import ClusterClient, tcp_dial
+from proto.flags import FlagParser, add_process_flags, listen_address
+from proto.link import LinkDialer, serve_links
+from proto.logging_setup import configure_logging
+from proto.messages import PROTOCOL_VERSION, Hello
+from proto.observability import serve_metrics
+from raft.files import FileLogStorage
+from raft.group import Configuration, GroupId, Member, NodeId, ReplicaId, Settings, Timer
+from raft.host import MultiRaftHost
+from storagenode.apply_round import ApplyRound
+from storagenode.bootstrap import Belong, Bootstrap, InitialNode
+from storagenode.checkpoints import Checkpoints
+from storagenode.control_service import ControlService, fetch_snapshot
+from storagenode.data_directory import (
+    DataDirectory,
+    DirectoryInUse,
+    ForeignDirectory,
+    Identity,
+    Peer,
+)
+from storagenode.engine import EngineFailure
+from storagenode.leveldb_engine import LevelEngine
+from storagenode.log_entries import STATE_VERSION, ReplicaState, UnknownFormat
+from storagenode.metrics import MeasuredLog, NodeCollector
+from storagenode.node import CATALOG_GROUP, Node
+from storagenode.peers import STORAGE_ROLE, Peers
+from storagenode.registration import register
+
+log = logging.getLogger(__name__)
+
+HAND_OVER_POLL_S = 0.02
+HAND_OVER_POLLS = 100
+"""A planned stop waits this often, this long, for others to take over leadership."""
+EXIT_FAILED = 70  # EX_SOFTWARE: an error that a restart from disk may heal
+EXIT_DISK = 74  # EX_IOERR
+EXIT_CONFIGURATION = 78  # EX_CONFIG
+GC_THRESHOLDS = (50_000, 20, 100)
+
+
+class AsyncioEnvironment:
+    """`raft.group.Environment` on the running loop, with a clock that goes on while the machine sleeps."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.random = random.Random(secrets.randbits(64))  # jitter, nothing secret
+        self._loop = loop
+
+    def now(self) -> float:
+        """Seconds since boot, suspension included."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """At the end of this loop turn."""
+        self._loop.call_soon(function)
+
+    def call_later(self, delay_s: float, function: Callable[[], None]) -> Timer:
+        """After a delay."""
+        return self._loop.call_later(delay_s, function)
+
+
+def initial_cluster(text: str) -> list[InitialNode]:
+    """An argparse `type`: `name@az=host:port,...`."""
+    nodes = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name_az, equals, address = part.partition("=")
+        name, at, az = name_az.partition("@")
+        if not (equals and at and name and az):
+            raise argparse.ArgumentTypeError(f"{part!r}: expected name@az=host:port")
+        nodes.append(InitialNode(name, az, listen_address(address)))
+    if len({node.name for node in nodes}) != len(nodes):
+        raise argparse.ArgumentTypeError("a node is listed twice")
+    return nodes
+
+
+def parse_flags(argv: list[str]) -> argparse.Namespace:
+    """Flags and environment variables of a storage node."""
+    parser = FlagParser(prog="quorate storagenode", description="Run one storage node.")
+    parser.add_argument("--name", required=True, help="stable name of the node: storage-az1-0")
+    parser.add_argument("--az", required=True, help="availability zone: az1")
+    parser.add_argument("--data-dir", required=True, type=Path, help="where its data lives")
+    parser.add_argument(
+        "--link-listen", type=listen_address, default="127.0.0.1:0", help="for links"
+    )
+    parser.add_argument(
+        "--grpc-listen", type=listen_address, default="127.0.0.1:0", help="for gRPC"
+    )
+    parser.add_argument(
+        "--metrics-listen", type=listen_address, default="127.0.0.1:0", help="for /metrics"
+    )
+    parser.add_argument(
+        "--initial-cluster",
+        type=initial_cluster,
+        default=[],
+        help="nodes that form, or formed, the first cluster: name@az=host:port,...",
+    )
+    parser.add_argument(
+        "--advertise",
+        type=listen_address,
+        help="link address under which others reach this node (default: where it listens)",
+    )
+    parser.add_argument(
+        "--no-fsync",
+        action="store_true",
+        help="do not wait for the disk: loses acknowledged writes, for benchmarks only",
+    )
+    add_process_flags(parser)
+    flags: argparse.Namespace = parser.parse_args(argv)
+    return flags
+
+
+def main(argv: list[str]) -> int:
+    """Run a storage node until it is told to stop. Returns the process's exit status."""
+    flags = parse_flags(argv)
+    configure_logging(flags.name, flags.log_format)
+    for address in (flags.link_listen, flags.grpc_listen, flags.metrics_listen):
+        check_loopback(address, flags.insecure)
+    if flags.no_fsync:
+        log.warning("not waiting for the disk (--no-fsync): acknowledged writes can be lost")
+    try:
+        uvloop.run(_run(flags))
+    except (DirectoryInUse, ForeignDirectory) as error:
+        log.critical("cannot start: %s", error)
+        return EXIT_CONFIGURATION
+    except (EngineFailure, UnknownFormat) as error:
+        log.critical("cannot use the data directory: %s", error)
+        return EXIT_DISK
+    return 0
+
+
+async def _run(flags: argparse.Namespace) -> None:
+    directory = DataDirectory(flags.data_dir)
+    try:
+        process = _Process(flags, directory)
+        await process.start()
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await stop.wait()
+        await process.stop()
+    finally:
+        directory.close()
+
+
+class _Process:
+    """One storage node process, from its parts."""
+
+    def __init__(self, flags: argparse.Namespace, directory: DataDirectory) -> None:
+        loop = asyncio.get_running_loop()
+        self._flags = flags
+        self._directory = directory
+        self._loop = loop
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._identity: Identity = directory.load_identity(
+            flags.name, flags.az, secrets.token_hex(4)
+        )
+        self._address = ""
+        self._grpc_address = ""
+        self._environment = AsyncioEnvironment(loop)
+        self._engine = LevelEngine(directory.engine)
+        self._round = ApplyRound(self._engine, _engine_failed)
+        self._peers = Peers(
+            self._identity.node_id,
+            lambda address, handler: LinkDialer(address, self._hello, handler, loop),
+            directory.load_peers(),
+            directory.store_peers,
+        )
+        settings = Settings()
+        self._files = FileLogStorage(
+            directory.log,
+            loop.call_soon_threadsafe,
+            settings.log_segment_bytes,
+            fsync=not flags.no_fsync,
+        )
+        self._log = MeasuredLog(self._files, self._environment.now)
+        self._host = MultiRaftHost(
+            NodeId(self._identity.node_id),
+            self._environment,
+            self._peers,
+            self._log,
+            self._round,
+            settings,
+            _replica_failed,
+        )
+        self._peers.listen(self._host)
+        self._node = Node(
+            self._hello,
+            self._environment,
+            self._engine,
+            self._round,
+            self._host,
+            self._peers,
+            lambda: time.time_ns() // 1000,
+            directory.snapshots,
+            fetch_snapshot,
+            self._spawn,
+        )
+        self._checkpoints = Checkpoints(
+            self._engine, self._round, self._node.replicas.values, self._environment.now
+        )
+        self._bootstrap: Bootstrap | None = None
+        self._client: ClusterClient | None = None
+        self._grpc = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        self._servers: list[asyncio.Server] = []
+
+    def _hello(self) -> Hello:
+        identity = self._identity
+        return Hello(
+            PROTOCOL_VERSION,
+            identity.cluster_id,
+            STORAGE_ROLE,
+            identity.node_id,
+            identity.name,
+            identity.az,
+            self._address,
+            self._grpc_address,
+        )
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        """Run something beside the callbacks. What it raises is our bug: the process ends."""
+
+        async def run() -> None:
+            try:
+                await work
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                log.critical("background work failed", exc_info=True)
+                os._exit(EXIT_FAILED)
+
+        task = self._loop.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- start ---
+
+    async def start(self) -> None:
+        """Returns once the node serves what it has; joining a cluster may take longer."""
+        flags = self._flags
+        self._node.recover()
+        links = await self._listen_for_links(flags.link_listen)
+        grpc_host, grpc_port = parse_listen(flags.grpc_listen)
+        control_pb2_grpc.add_StorageControlServicer_to_server(  # type: ignore[no-untyped-call]
+            ControlService(self._node, self._engine, self._peers, self._hello), self._grpc
+        )
+        grpc_port = self._grpc.add_insecure_port(format_address(grpc_host, grpc_port))
+        self._address = flags.advertise or _reachable(links)
+        self._grpc_address = format_address(parse_listen(self._address)[0], grpc_port)
+        await self._grpc.start()
+        metrics_host, metrics_port = parse_listen(flags.metrics_listen)
+        REGISTRY.register(
+            NodeCollector(self._node, self._engine, self._round, self._checkpoints, self._log)
+        )
+        metrics = await serve_metrics(metrics_host, metrics_port, self._is_ready)
+        self._servers.append(metrics)
+        self._host.start()
+        self._peers.start(self._address, [node.address for node in flags.initial_cluster])
+        self._spawn(self._checkpoints.run())
+        if self._identity.cluster_id and CATALOG_GROUP in self._node.replicas:
+            self._register()
+        else:
+            self._bootstrap = Bootstrap(
+                self._identity,
+                self._address,
+                flags.initial_cluster,
+                self._peers,
+                self._environment,
+                self._found_cluster,
+            )
+            self._bootstrap.start()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        log.info(
+            "storage node listening",
+            extra={
+                "node": self._identity.node_id,
+                "link": self._address,
+                "grpc": self._grpc_address,
+                "metrics": format_address(*metrics.sockets[0].getsockname()[:2]),
+            },
+        )
+
+    async def _listen_for_links(self, listen: str) -> str:
+        host, port = parse_listen(listen)
+        server = await serve_links(host, port, self._hello, self._node, self._loop)
+        self._servers.append(server)
+        return format_address(*server.sockets[0].getsockname()[:2])
+
+    def _found_cluster(self, belong: Belong) -> None:
+        """We know our cluster now: remember it, and hold the catalog's replica if one is ours."""
+        if self._identity.cluster_id and self._identity.cluster_id != belong.cluster_id:
+            log.critical(
+                "this disk belongs to another cluster",
+                extra={"ours": self._identity.cluster_id, "theirs": belong.cluster_id},
+            )
+            os._exit(EXIT_CONFIGURATION)
+        self._node.catalog = belong.replicas
+        self._peers.learn(
+            Peer(replica.node_id, replica.node_id, replica.az, replica.address)
+            for replica in belong.replicas
+        )
+        if belong.replica_id is not None:
+            members = tuple(
+                Member(ReplicaId(replica.replica_id), NodeId(replica.node_id))
+                for replica in belong.replicas
+            )
+            start, end = CATALOG_RANGE
+            state = ReplicaState(STATE_VERSION, SYSTEM_TABLE_ID, start, end, 1, feed_enabled=True)
+            self._node.open_replica(
+                GroupId(CATALOG_GROUP),
+                ReplicaId(belong.replica_id),
+                Configuration(members),
+                state,
+                campaign=belong.replica_id == 1,
+            )
+        elif any(
+            replica.node_id.rpartition(".")[0] == self._identity.name for replica in belong.replicas
+        ):
+            log.error(
+                "another disk of this node holds a replica of the catalog: joining as a new node",
+                extra={"node": self._identity.node_id},
+            )
+        self._host.when_durable(lambda: self._joined(belong))
+
+    def _joined(self, belong: Belong) -> None:
+        # Only now: a node that says it belongs to a cluster must not forget its part in it.
+        self._identity = msgspec.structs.replace(self._identity, cluster_id=belong.cluster_id)
+        self._directory.store_identity(self._identity)
+        log.info(
+            "cluster founded" if belong.created else "cluster found",
+            extra={"cluster": belong.cluster_id, "replica": belong.replica_id},
+        )
+        self._register()
+
+    def _register(self) -> None:
+        def hello() -> Hello:
+            # Not in a storage node's role: this is no link for raft.
+            return msgspec.structs.replace(self._hello(), role="client")
+
+        seeds = {self._address, *(node.address for node in self._flags.initial_cluster)}
+        seeds.update(replica.address for replica in self._node.catalog)
+        self._client = ClusterClient(
+            self._environment,
+            tcp_dial(hello, self._loop),
+            sorted(seeds),
+            self._identity.az,
+            secrets.token_bytes(8),
+        )
+        metrics = format_address(*self._servers[-1].sockets[0].getsockname()[:2])
+        row = NodeRow(
+            self._identity.node_id,
+            self._identity.name,
+            self._identity.az,
+            self._address,
+            self._grpc_address,
+            format_address(parse_listen(self._address)[0], parse_listen(metrics)[1]),
+            time.time_ns() // 1_000_000,
+        )
+        self._spawn(self._register_and_leave(self._client, row))
+
+    async def _register_and_leave(self, client: ClusterClient, row: NodeRow) -> None:
+        client.start()
+        try:
+            await register(client, row)
+        finally:
+            client.stop()
+
+    def _is_ready(self) -> bool:
+        replica = self._node.replicas.get(CATALOG_GROUP)
+        return bool(self._identity.cluster_id) and (
+            replica is None or replica.standing.leader is not None
+        )
+
+    # --- stop ---
+
+    async def stop(self) -> None:
+        """Hand over, refuse, make durable, close."""
+        log.info("stopping")
+        if self._bootstrap is not None:
+            self._bootstrap.stop()
+        await self._hand_over()
+        self._node.stop()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._checkpoints.take()
+        await self._node.durable()
+        for server in self._servers:
+            server.close()
+        await self._grpc.stop(0.5)
+        self._peers.stop()
+        self._host.stop()
+        self._files.close()
+        self._engine.close()
+        log.info("stopped")
+
+    async def _hand_over(self) -> None:
+        leading = [
+            replica
+            for replica in self._node.replicas.values()
+            if replica.standing.is_leading and replica.standing.group.transfer_leadership()
+        ]
+        for _ in range(HAND_OVER_POLLS):
+            if not any(replica.standing.is_leading for replica in leading):
+                return
+            await asyncio.sleep(HAND_OVER_POLL_S)
+
+
+def _reachable(listening: str) -> str:
+    """An address for others: that of the socket, or the machine's name when it listens on every interface."""
+    host, port = parse_listen(listening)
+    return format_address(socket.gethostname() if host in ("0.0.0.0", "::") else host, port)
+
+
+def _engine_failed(error: EngineFailure) -> None:
+    """What the engine holds is not known any more."""
+    log.critical("the engine failed: %s", error)
+    os._exit(EXIT_DISK)
+
+
+def _replica_failed(group: GroupId, error: BaseException) -> None:
+    """A replica cannot go on from its memory. Damaged input stays damaged; anything else restarts from disk."""
+    if isinstance(error, UnknownFormat):
+        log.error("replica out of service: %s", error, extra={"group": group})
+        return
+    log.critical("a replica failed; restarting from disk", extra={"group": group})
+    os._exit(EXIT_FAILED)
