@@ -25,6 +25,7 @@ from typing import Final, NoReturn, TypeAlias, assert_never
 from datamodel.attribute_values import TYPES, AttributeValue, compare, type_of
 from datamodel.errors import ValidationError
 from datamodel.expressions.parser import ParsedExpression
+from datamodel.expressions.path_clashes import find_clash
 from datamodel.expressions.syntax_tree import (
     Action,
     Alias,
@@ -239,10 +240,10 @@ class _Checker:
                 self.fail(
                     f"Operator or function requires a document path; operator or function: {name}"
                 )
-        elif name in ("begins_with", "contains"):
+        elif name in ("begins_with", "contains", "attribute_type"):
             self.check_distinct(name, *arguments)
-        elif name == "attribute_type":
-            self.check_type_name(arguments[1])
+            if name == "attribute_type":
+                self.check_type_name(arguments[1])
         allowed = _TYPES_BY_FUNCTION.get(name)
         if allowed is not None:
             self.check_types(name, arguments, allowed)
@@ -356,7 +357,16 @@ class _Checker:
         self.check_distinct("IN", operand, *candidates)
         return In(operand, candidates)
 
-    # --- updates
+    # --- updates and projections
+
+    def check_overlaps(self, paths: list[Path]) -> None:
+        clash = find_clash(paths)
+        if clash is not None:
+            what, one, two = clash
+            self.fail(
+                f"Two document paths {what} with each other; must remove or rewrite one of these "
+                f"paths; path one: {one}, path two: {two}"
+            )
 
     def actions(self, actions: tuple[Action, ...]) -> tuple[Action, ...]:
         targets = [self.path(action.path) for action in actions]
@@ -410,60 +420,6 @@ class _Checker:
                 )
 
         return check
-
-    # --- overlapping paths
-
-    def check_overlaps(self, paths: list[Path]) -> None:
-        """Fails when a path is, or leads through, another, or two disagree on what is a list and what a map.
-
-        An overlap is reported rather than a conflict. Linear in the length of all paths together.
-        """
-        root = _Branch(0)
-        conflict: tuple[int, int] | None = None
-        for index, path in enumerate(paths):
-            branch = root
-            for element in path.elements:
-                if branch.end is not None:
-                    self.fail_on_paths("overlap", paths[branch.end], path)
-                kind = type(element)
-                for other, first in branch.first_by_kind.items():
-                    if other is not kind and conflict is None:
-                        conflict = first, index
-                branch.first_by_kind.setdefault(kind, index)
-                next_branch = branch.branches.get(element)
-                if next_branch is None:
-                    next_branch = branch.branches[element] = _Branch(index)
-                branch = next_branch
-            if branch.end is not None or branch.branches:
-                self.fail_on_paths("overlap", paths[branch.first], path)
-            branch.end = index
-        if conflict is not None:
-            self.fail_on_paths("conflict", paths[conflict[0]], paths[conflict[1]])
-
-    def fail_on_paths(self, what: str, one: Path, two: Path) -> NoReturn:
-        self.fail(
-            f"Two document paths {what} with each other; must remove or rewrite one of these paths; "
-            f"path one: {one}, path two: {two}"
-        )
-
-
-class _Branch:
-    """A node in the tree of an expression's paths.
-
-    Attributes:
-        first: Index of the first path that leads here.
-        end: Index of the path that ends here.
-        branches: What follows, by element.
-        first_by_kind: Index of the first path that goes on by name (str), by list index (int).
-    """
-
-    __slots__ = ("branches", "end", "first", "first_by_kind")
-
-    def __init__(self, first: int) -> None:
-        self.first = first
-        self.end: int | None = None
-        self.branches: dict[str | int, _Branch] = {}
-        self.first_by_kind: dict[type, int] = {}
 
 
 def _wrong_type(operator: str, actual: str) -> str:

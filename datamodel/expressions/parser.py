@@ -1,4 +1,4 @@
-"""Tokens to syntax trees: the grammar of conditions, updates and projections.
+"""Tokens to syntax trees: the grammar of conditions and projections (updates: `update_parser.py`).
 
     condition  = operand comparator operand | operand BETWEEN operand AND operand
                | operand IN ( operand {, operand} ) | function | NOT condition
@@ -6,10 +6,6 @@
     operand    = path | value | function | ( operand )
     function   = identifier ( operand {, operand} )
     path       = (identifier | name) { . (identifier | name) | [ index ] }
-    update     = { SET path = set-value {, …} | REMOVE path {, …} | ADD path value {, …}
-               | DELETE path value {, …} }, at least one section
-    set-value  = operand | arithmetic
-    arithmetic = operand + operand | operand - operand | ( arithmetic )
     projection = path {, path}
 
 NOT binds tighter than AND, AND tighter than OR. A second pair of parentheses around the same thing is an
@@ -31,8 +27,6 @@ from datamodel.expressions.syntax_tree import (
     Action,
     Alias,
     And,
-    Arithmetic,
-    ArithmeticOperator,
     Between,
     Comparison,
     ComparisonOperator,
@@ -43,14 +37,12 @@ from datamodel.expressions.syntax_tree import (
     Operand,
     Or,
     Path,
-    Section,
     Value,
 )
 from datamodel.expressions.tokens import TokenType, syntax_error, tokenise
 from datamodel.limits import EXPRESSION_SIZE_BYTES_MAX
 
 _COMPARATORS: Final = frozenset(("=", "<>", "<", "<=", ">", ">="))
-_SECTIONS: Final = ("SET", "REMOVE", "ADD", "DELETE")
 _LIST_INDEX_MAX: Final = 2**31 - 1
 
 CONDITION_FUNCTIONS: Final = frozenset(
@@ -58,10 +50,10 @@ CONDITION_FUNCTIONS: Final = frozenset(
 )
 """Functions that are conditions."""
 UPDATE_FUNCTIONS: Final = frozenset(("if_not_exists", "list_append"))
-_FUNCTIONS: Final = CONDITION_FUNCTIONS | UPDATE_FUNCTIONS | {"size"}
+FUNCTIONS: Final = CONDITION_FUNCTIONS | UPDATE_FUNCTIONS | {"size"}
 
 REDUNDANT_PARENTHESES: Final = "The expression has redundant parentheses;"
-_MISPLACED: Final = "The function is not allowed to be used this way in an expression; function: "
+MISPLACED: Final = "The function is not allowed to be used this way in an expression; function: "
 
 
 class Fault(NamedTuple):
@@ -92,7 +84,7 @@ class ParsedExpression:
 
 
 @dataclass(slots=True)
-class _Call:
+class Call:
     """An open function call, or the open list of IN (then `name` is empty and `operand` its left side)."""
 
     name: str
@@ -127,38 +119,42 @@ class _Group:
         return not (self.alternatives or self.terms or self.negations or self.operator)
 
 
-class _OperandParenthesis:
+class OperandParenthesis:
     """Open parentheses where only an operand may stand."""
 
     __slots__ = ()
 
 
-@dataclass(slots=True)
-class _ArithmeticParenthesis:
-    """Open parentheses on the right side of SET, around an operand or around arithmetic."""
-
-    left: Operand | None = None
-    operator: str = ""
+OPERAND_PARENTHESIS: Final = OperandParenthesis()
 
 
-_OPERAND_PARENTHESIS: Final = _OperandParenthesis()
+class Parser:
+    """Reads one expression, or a part of one, from its tokens; the parts common to all kinds and conditions."""
 
-
-class _Parser:
     def __init__(self, kind: str, text: str) -> None:
+        size = len(text) if text.isascii() else len(text.encode())
+        if size > EXPRESSION_SIZE_BYTES_MAX:
+            raise ValidationError(
+                f"Invalid {kind}: Expression size has exceeded the maximum allowed size; "
+                f"expression size: {size}"
+            )
         self.kind = kind
         self.text = text
         self.tokens = tokenise(text)
         self.index = 0
         self.section = 0
         self.result = ParsedExpression()
+        if len(self.tokens) == 1:
+            raise ValidationError(f"Invalid {kind}: The expression can not be empty;")
 
     # --- tokens and faults
 
     def fail(self) -> NoReturn:
+        """Raises the syntax error of the current token."""
         raise syntax_error(self.kind, self.text, self.tokens, self.index)
 
     def take(self, symbol: str) -> bool:
+        """Goes past the current token if it is this symbol."""
         token = self.tokens[self.index]
         if token.text == symbol and token.type is TokenType.SYMBOL:
             self.index += 1
@@ -166,6 +162,7 @@ class _Parser:
         return False
 
     def take_keyword(self, keyword: str) -> bool:
+        """Goes past the current token if it is this keyword."""
         token = self.tokens[self.index]
         if token.text == keyword and token.type is TokenType.KEYWORD:
             self.index += 1
@@ -173,19 +170,23 @@ class _Parser:
         return False
 
     def expect(self, symbol: str) -> None:
+        """Goes past this symbol; any other token is a syntax error."""
         if not self.take(symbol):
             self.fail()
 
     def fault(self, position: int, text: str) -> None:
+        """Notes a fault of a well-formed expression."""
         self.result.faults.append(Fault(self.section, position, text))
 
     def check_parentheses(self, redundant: bool) -> None:
+        """Called when parentheses close around what has, or has not, got parentheses already."""
         if redundant:
             raise ValidationError(f"Invalid {self.kind}: {REDUNDANT_PARENTHESES}")
 
     # --- paths and functions
 
     def path_name(self) -> str:
+        """Reads an attribute name or map key."""
         token = self.tokens[self.index]
         if token.type is TokenType.NAME:
             self.index += 1
@@ -201,6 +202,7 @@ class _Parser:
         return token.text
 
     def path(self) -> Path:
+        """Reads a document path; one that is no path is a syntax error."""
         elements: list[str | int] = [self.path_name()]
         while True:
             if self.take("."):
@@ -224,22 +226,24 @@ class _Parser:
                 return Path(tuple(elements))
 
     def is_call(self) -> bool:
+        """Whether a function call begins here."""
         if self.tokens[self.index].type is not TokenType.IDENTIFIER:
             return False
         following = self.tokens[self.index + 1]
         return following.text == "(" and following.type is TokenType.SYMBOL
 
-    def open_call(self) -> _Call:
+    def open_call(self) -> Call:
+        """Reads the name of a function and the parenthesis behind it."""
         token = self.tokens[self.index]
         self.index += 2
         self.result.operator_count += 1
-        return _Call(token.text, token.start)
+        return Call(token.text, token.start)
 
     # --- conditions
 
     def condition(self) -> ConditionTree:
         """Reads a whole condition. `frames` holds what is open; the last one is being read."""
-        frames: list[_Group | _Call | _OperandParenthesis] = [_Group()]
+        frames: list[_Group | Call | OperandParenthesis] = [_Group()]
         while True:
             # Here an operand or a condition begins.
             frame = frames[-1]
@@ -250,7 +254,7 @@ class _Parser:
                 self.result.operator_count += 1
                 continue
             if self.take("("):
-                frames.append(_Group() if in_group else _OPERAND_PARENTHESIS)
+                frames.append(_Group() if in_group else OPERAND_PARENTHESIS)
                 continue
             if self.is_call():
                 frames.append(self.open_call())
@@ -266,7 +270,7 @@ class _Parser:
 
     def after_operand(
         self,
-        frames: list["_Group | _Call | _OperandParenthesis"],
+        frames: list["_Group | Call | OperandParenthesis"],
         operand: Operand,
         position: int,
     ) -> ConditionTree | None:
@@ -280,7 +284,7 @@ class _Parser:
         in_parentheses = False
         while True:
             frame = frames[-1]
-            if isinstance(frame, _Call):
+            if isinstance(frame, Call):
                 self.check_operand_function(operand, position)
                 frame.arguments.append(operand)
                 if self.take(","):
@@ -294,7 +298,7 @@ class _Parser:
                 group = cast("_Group", frames[-1])
                 group.operator = ""
                 tree = self.after_condition(frames, In(frame.operand, tuple(frame.arguments)))
-            elif isinstance(frame, _OperandParenthesis):
+            elif isinstance(frame, OperandParenthesis):
                 self.expect(")")
                 self.check_parentheses(in_parentheses)
                 frames.pop()
@@ -322,7 +326,7 @@ class _Parser:
 
     def open_comparison(
         self,
-        frames: list["_Group | _Call | _OperandParenthesis"],
+        frames: list["_Group | Call | OperandParenthesis"],
         group: _Group,
         operand: Operand,
         position: int,
@@ -335,7 +339,7 @@ class _Parser:
             self.index += 1
             if token.text == "IN":
                 self.expect("(")
-                frames.append(_Call("", position, operand=operand))
+                frames.append(Call("", position, operand=operand))
         else:
             return False
         self.check_operand_function(operand, position)
@@ -363,7 +367,7 @@ class _Parser:
 
     def after_condition(
         self,
-        frames: list["_Group | _Call | _OperandParenthesis"],
+        frames: list["_Group | Call | OperandParenthesis"],
         tree: ConditionTree,
         in_parentheses: bool = False,
     ) -> ConditionTree | None:
@@ -400,7 +404,7 @@ class _Parser:
     def check_condition_function(self, function: Function, position: int) -> None:
         """Notes a function that cannot be a condition."""
         name = function.name
-        if name not in _FUNCTIONS:
+        if name not in FUNCTIONS:
             self.fault(position, f"Invalid function name; function: {name}")
         elif name in UPDATE_FUNCTIONS:
             self.fault(
@@ -408,170 +412,27 @@ class _Parser:
                 f"The function is not allowed in a condition expression; function: {name}",
             )
         elif name not in CONDITION_FUNCTIONS:
-            self.fault(position, _MISPLACED + name)
+            self.fault(position, MISPLACED + name)
 
     def check_operand_function(self, operand: Operand, position: int) -> None:
         """Notes a function that cannot be an operand of a condition."""
         if not isinstance(operand, Function) or operand.name == "size":
             return
         if operand.name in CONDITION_FUNCTIONS:
-            self.fault(position, _MISPLACED + operand.name)
+            self.fault(position, MISPLACED + operand.name)
         else:
             self.check_condition_function(operand, position)
-
-    # --- updates
-
-    def update(self) -> tuple[Action, ...]:
-        actions: list[Action] = []
-        seen: dict[str, int] = {}
-        while True:
-            token = self.tokens[self.index]
-            if token.type is not TokenType.KEYWORD or token.text not in _SECTIONS:
-                self.fail()
-            self.index += 1
-            # Faults are reported section by section, in the order in which the sections first appear.
-            is_repeated = token.text in seen
-            self.section = seen.setdefault(token.text, len(seen))
-            if is_repeated:
-                self.fault(
-                    len(self.text),
-                    f'The "{token.text}" section can only be used once in an update expression;',
-                )
-            section = cast("Section", token.text)
-            actions.append(self.action(section))
-            while self.take(","):
-                actions.append(self.action(section))
-            if self.tokens[self.index].type is TokenType.END:
-                return tuple(actions)
-
-    def action(self, section: Section) -> Action:
-        path = self.path()
-        if section == "REMOVE":
-            return Action(section, path)
-        if section == "SET":
-            self.expect("=")
-            return Action(section, path, self.set_value())
-        token = self.tokens[self.index]
-        if token.type is not TokenType.VALUE:
-            self.fail()
-        self.index += 1
-        return Action(section, path, Value(token.text))
-
-    def set_value(self) -> Operand | Arithmetic:
-        """Reads the right side of SET; the first frame stands for the right side itself."""
-        frames: list[_ArithmeticParenthesis | _Call | _OperandParenthesis] = [
-            _ArithmeticParenthesis()
-        ]
-        while True:
-            # Here an operand, or arithmetic in parentheses, begins.
-            frame = frames[-1]
-            token = self.tokens[self.index]
-            if self.take("("):
-                may_be_arithmetic = isinstance(frame, _ArithmeticParenthesis) and not frame.operator
-                frames.append(
-                    _ArithmeticParenthesis() if may_be_arithmetic else _OPERAND_PARENTHESIS
-                )
-                continue
-            if self.is_call():
-                self.check_update_function(frames)
-                frames.append(self.open_call())
-                continue
-            if token.type is TokenType.VALUE:
-                self.index += 1
-                operand: Operand = Value(token.text)
-            else:
-                operand = self.path()
-            value = self.after_set_operand(frames, operand)
-            if value is not None:
-                return value
-
-    def after_set_operand(
-        self,
-        frames: list["_ArithmeticParenthesis | _Call | _OperandParenthesis"],
-        operand: Operand,
-    ) -> Operand | Arithmetic | None:
-        """Goes on behind an operand until another one must begin. Returns the finished right side."""
-        value: Operand | Arithmetic = operand
-        in_parentheses = False
-        position = 0
-        while True:
-            frame = frames[-1]
-            if isinstance(frame, _Call):
-                assert not isinstance(value, Arithmetic), "arithmetic cannot open inside a call"
-                frame.arguments.append(value)
-                if self.take(","):
-                    return None
-                self.expect(")")
-                value, in_parentheses = Function(frame.name, tuple(frame.arguments)), False
-                position = frame.position
-                frames.pop()
-                continue
-            if isinstance(frame, _ArithmeticParenthesis):
-                if frame.operator:
-                    left = frame.left
-                    assert left is not None
-                    assert not isinstance(value, Arithmetic), "arithmetic is no operand"
-                    value = Arithmetic(cast("ArithmeticOperator", frame.operator), left, value)
-                    in_parentheses = False
-                elif not isinstance(value, Arithmetic):
-                    token = self.tokens[self.index]
-                    if token.type is TokenType.SYMBOL and token.text in ("+", "-"):
-                        self.index += 1
-                        self.result.operator_count += 1
-                        if isinstance(value, Function) and value.name == "list_append":
-                            self.fault(position, _MISPLACED + value.name)
-                        frame.left, frame.operator = value, token.text
-                        return None
-                if len(frames) == 1:
-                    return value
-            self.expect(")")
-            self.check_parentheses(in_parentheses)
-            in_parentheses = True
-            frames.pop()
-
-    def check_update_function(
-        self, frames: list["_ArithmeticParenthesis | _Call | _OperandParenthesis"]
-    ) -> None:
-        """Notes a function that cannot be called here in an update."""
-        token = self.tokens[self.index]
-        name = token.text
-        if name not in _FUNCTIONS:
-            self.fault(token.start, f"Invalid function name; function: {name}")
-        elif name not in UPDATE_FUNCTIONS:
-            self.fault(
-                token.start,
-                f"The function is not allowed in an update expression; function: {name}",
-            )
-        elif name == "list_append" and any(
-            isinstance(frame, _Call)
-            or (isinstance(frame, _ArithmeticParenthesis) and frame.operator)
-            for frame in frames
-        ):
-            # It may only be the whole right side; if_not_exists may be an operand of anything.
-            self.fault(token.start, _MISPLACED + name)
 
     # --- projections
 
     def projection(self) -> tuple[Path, ...]:
+        """Reads a whole projection."""
         paths = [self.path()]
         while self.take(","):
             paths.append(self.path())
         if self.tokens[self.index].type is not TokenType.END:
             self.fail()
         return tuple(paths)
-
-
-def _open(kind: str, text: str) -> _Parser:
-    size = len(text) if text.isascii() else len(text.encode())
-    if size > EXPRESSION_SIZE_BYTES_MAX:
-        raise ValidationError(
-            f"Invalid {kind}: Expression size has exceeded the maximum allowed size; "
-            f"expression size: {size}"
-        )
-    parser = _Parser(kind, text)
-    if len(parser.tokens) == 1:
-        raise ValidationError(f"Invalid {kind}: The expression can not be empty;")
-    return parser
 
 
 def parse_condition_text(kind: str, text: str) -> ParsedExpression:
@@ -584,20 +445,13 @@ def parse_condition_text(kind: str, text: str) -> ParsedExpression:
     Raises:
         ValidationError: Empty, too long, malformed, or redundant parentheses.
     """
-    parser = _open(kind, text)
+    parser = Parser(kind, text)
     parser.result.condition = parser.condition()
-    return parser.result
-
-
-def parse_update_text(kind: str, text: str) -> ParsedExpression:
-    """Parse an update expression. Arguments and errors as of `parse_condition_text`."""
-    parser = _open(kind, text)
-    parser.result.actions = parser.update()
     return parser.result
 
 
 def parse_projection_text(kind: str, text: str) -> ParsedExpression:
     """Parse a projection expression. Arguments and errors as of `parse_condition_text`."""
-    parser = _open(kind, text)
+    parser = Parser(kind, text)
     parser.result.paths = parser.projection()
     return parser.result

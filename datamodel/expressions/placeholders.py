@@ -124,12 +124,15 @@ def _check_unused(member: str, given: Mapping[str, Any], used: Collection[str]) 
         )
 
 
-def check_scalar_keys(nested_attributes: Collection[str], key_names: Collection[str]) -> None:
+def check_scalar_keys(
+    nested_attributes: Collection[str], key_names: Collection[str], what: str = "Key"
+) -> None:
     """Check that an expression looks into no key attribute, which is never a map or list.
 
     Args:
         nested_attributes: `nested_attributes` of the expression.
-        key_names: Key attributes of the table and of the index in use.
+        key_names: Key attributes of the table, or of its indexes.
+        what: `Key` for those of the table, `IndexKey` for those of an index.
 
     Raises:
         ValidationError: It does.
@@ -138,5 +141,5 @@ def check_scalar_keys(nested_attributes: Collection[str], key_names: Collection[
         if name in key_names:
             raise ValidationError(
                 "Key attributes must be scalars; list random access '[]' and map lookup '.' "
-                f"are not allowed: Key: {name}"
+                f"are not allowed: {what}: {name}"
             )

@@ -17,7 +17,6 @@ from datamodel.expressions.checker import Usage, check_update
 from datamodel.expressions.conditions import NO_USAGE
 from datamodel.expressions.operands import Values, compile_path
 from datamodel.expressions.parse_cache import ParseCache
-from datamodel.expressions.parser import parse_update_text
 from datamodel.expressions.projections import Projection
 from datamodel.expressions.syntax_tree import (
     Action,
@@ -28,6 +27,7 @@ from datamodel.expressions.syntax_tree import (
     Path,
     Value,
 )
+from datamodel.expressions.update_parser import parse_update_text
 from datamodel.limits import NESTING_DEPTH_MAX
 from datamodel.numbers import add_numbers, subtract_numbers
 
