@@ -76,13 +76,13 @@ class Checkpoints:
             captured = []
             for replica in list(self._replicas()):
                 # A replica that gets a snapshot or is damaged has no state worth keeping.
-                if replica.dirty_since < float("inf") and replica.standing.serves:
+                if replica.dirty_since < float("inf") and replica.standing.is_sound:
                     captured.append((replica, replica.capture()))
                     replica.clean()
             await asyncio.to_thread(self._engine.make_durable)
             alive = set(self._replicas())
             for replica, capture in captured:
-                if replica in alive and not replica.standing.is_installing:
+                if replica in alive and replica.standing.is_sound:
                     replica.standing.group.checkpoint(
                         capture.index, capture.term, encode_state(capture.state)
                     )

@@ -50,6 +50,11 @@ class Standing:
         self._group = group
 
     @property
+    def is_sound(self) -> bool:
+        """Whether its state is whole: neither damaged nor being replaced."""
+        return self.fault is None and not self.is_installing
+
+    @property
     def serves(self) -> bool:
         """Whether it may answer from its state at all."""
         return self.fault is None and not self.is_installing and not self.is_stopping
