@@ -372,8 +372,8 @@ def test_closing_a_replica_deletes_its_data_for_good(tmp_path):
             for name in nodes.names:
                 await until(lambda name=name: nodes.status(name), "status")
                 assert await nodes.replica(name) is None
+            request = control_pb2.OpenReplicaRequest(partition=partition, replica_id=1)
             with pytest.raises(grpc.aio.AioRpcError) as refused:
-                request = control_pb2.OpenReplicaRequest(partition=partition, replica_id=1)
                 await nodes.control("a", "OpenReplica", request)
             assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
