@@ -11,7 +11,13 @@ Source: behaviour and texts as observed on the service, mostly by the authors of
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
-from datamodel.attribute_values import SET_TYPES, TOO_DEEP, AttributeValue, type_of
+from datamodel.attribute_values import (
+    SET_TYPES,
+    TOO_DEEP,
+    AttributeValue,
+    type_of,
+    value_size,
+)
 from datamodel.errors import ValidationError
 from datamodel.expressions.checker import Usage, check_update
 from datamodel.expressions.conditions import NO_USAGE
@@ -28,7 +34,7 @@ from datamodel.expressions.syntax_tree import (
     Value,
 )
 from datamodel.expressions.update_parser import parse_update_text
-from datamodel.limits import NESTING_DEPTH_MAX
+from datamodel.limits import ITEM_SIZE_BYTES_MAX, NESTING_DEPTH_MAX
 from datamodel.numbers import add_numbers, subtract_numbers
 
 Item: TypeAlias = dict[str, AttributeValue]
@@ -39,6 +45,7 @@ MISSING_ATTRIBUTE: Final = (
 )
 INVALID_PATH: Final = "The document path provided in the update expression is invalid for update"
 INCORRECT_TYPE: Final = "An operand in the update expression has an incorrect data type"
+TOO_LARGE: Final = "Item size to update has exceeded the maximum allowed size"
 
 
 class UpdateResult:
@@ -144,7 +151,10 @@ class Update:
         key_names: Collection[str] = (),
         item_exists: bool = True,
     ) -> UpdateResult:
-        """The item after the update. The size of the result is not checked.
+        """The item after the update.
+
+        Its size is not checked, save that an update whose new values alone are too large is refused before
+        they are put together: a short text can ask for gigabytes by naming one large value many times.
 
         Args:
             item: The normal item before the update, or just its key if there is none. It is not changed.
@@ -157,7 +167,7 @@ class Update:
         """
         if key_names:
             self.check_key(key_names)
-        changes = [step.change(item, values) for step in self._steps]
+        changes = self._changes(item, values)
         if self._is_flat:
             new = item.copy()
             for step, value in zip(self._steps, changes, strict=True):
@@ -171,6 +181,41 @@ class Update:
                     _check_depth(value, len(step.path.elements))
             new = _changed_members(item, self._plan, changes, ignores_missing=not item_exists)
         return UpdateResult(new, self.touched, self._projection)
+
+    def _changes(self, item: Item, values: Values) -> list[AttributeValue | None]:
+        """The new value for each step, None where it removes."""
+        if len(self._steps) == 1:
+            return [self._steps[0].change(item, values)]
+        changes: list[AttributeValue | None] = []
+        size = 0
+        sizes: dict[int, int] = {}
+        for step in self._steps:
+            value = step.change(item, values)
+            changes.append(value)
+            if value is not None:
+                # All values end up in the item, so it is at least as large as they are together.
+                size += _least_size(value, sizes)
+                if size > ITEM_SIZE_BYTES_MAX:
+                    raise ValidationError(TOO_LARGE)
+        return changes
+
+
+def _least_size(value: AttributeValue, sizes: dict[int, int]) -> int:
+    """At most the value's size in bytes, and near it if that is large.
+
+    Args:
+        value: A normal value, kept alive while `sizes` is in use.
+        sizes: What is known, by identity; filled in.
+    """
+    ((kind, content),) = value.items()
+    if kind == "S":
+        return len(content)
+    if kind not in ("M", "L") and kind not in SET_TYPES:
+        return 0
+    size = sizes.get(id(value))
+    if size is None:
+        size = sizes[id(value)] = value_size(value)
+    return size
 
 
 # --- what an action makes of the item's old value ----------------------------------------------------------
@@ -225,8 +270,13 @@ def _add(current: AttributeValue | None, value: AttributeValue) -> AttributeValu
         raise ValidationError(INCORRECT_TYPE)
     if kind == "N":
         return {"N": add_numbers(current["N"], value["N"])}
-    # Dicts as ordered sets: what is there stays in its order.
-    return {kind: list(dict.fromkeys((*current[kind], *value[kind])))}
+    if kind in SET_TYPES:
+        # Dicts as ordered sets: what is there stays in its order.
+        return {kind: list(dict.fromkeys((*current[kind], *value[kind])))}
+    if kind == "L":
+        # Only the legacy parameter AttributeUpdates adds to lists; the checker refuses it in expressions.
+        return {"L": current["L"] + value["L"]}
+    raise ValidationError(INCORRECT_TYPE)
 
 
 def _subtract(current: AttributeValue | None, value: AttributeValue) -> AttributeValue | None:
@@ -234,9 +284,8 @@ def _subtract(current: AttributeValue | None, value: AttributeValue) -> Attribut
     if current is None:
         return None
     kind = type_of(value)
-    if kind not in current:
+    if kind not in current or kind not in SET_TYPES:
         raise ValidationError(INCORRECT_TYPE)
-    assert kind in SET_TYPES, "checked before"
     removed = set(value[kind])
     remaining = [element for element in current[kind] if element not in removed]
     return {kind: remaining} if remaining else None

@@ -1,6 +1,12 @@
 """Expressions that are not well formed: each error to the letter."""
 
+import contextlib
+import sys
+import time
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from datamodel.errors import ValidationError
 from datamodel.expressions import parse_condition, parse_projection, parse_update
@@ -248,3 +254,68 @@ def test_redundant_parentheses(kind, expression):
 )
 def test_parentheses_that_are_not_redundant(expression):
     parse_condition(expression, None)
+
+
+WORDS = (
+    "a b #a :v :n ( ) ( ) , . [ ] 0 12 AND OR NOT IN BETWEEN = < <> >= + - SET REMOVE ADD DELETE size "
+    'contains attribute_exists begins_with if_not_exists list_append name f ! "x" é'
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.sampled_from(["condition", "update", "projection"]), st.text(max_size=40))
+def test_no_text_does_harm(kind, text):
+    parse, _ = PARSERS[kind]
+    with contextlib.suppress(ValidationError):
+        parse(text)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(st.sampled_from(WORDS.split()), max_size=12).map(" ".join))
+def test_no_expression_does_harm(text):
+    values = {":v": {"S": "x"}, ":n": {"N": "1"}}
+    item = {"a": {"N": "1"}, "b": {"M": {"a": {"L": [{"S": "x"}]}}}}
+    with contextlib.suppress(ValidationError):
+        condition = parse_condition(text, {"#a": "q"})
+        condition.check_values(values)
+        condition.evaluate(item, values)
+    with contextlib.suppress(ValidationError):
+        update = parse_update(text, {"#a": "q"})
+        update.check_values(values)
+        update.apply(item, values)
+    with contextlib.suppress(ValidationError):
+        parse_projection(text, {"#a": "q"}).apply(item)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("condition", "(" * 4096),
+        ("condition", "not " * 1020 + "a<b"),
+        ("condition", "a<b " + "or (a<b " * 449 + ")" * 449),
+        ("condition", "a = " + "f(" * 1360 + "b" + ")" * 1360),
+        ("condition", "a[" + "9" * 4000 + "] = :v"),
+        ("condition", "'\"" * 2048),
+        ("update", "SET a=" + "list_append(" * 300),
+        ("update", "SET a=b " * 500),
+        ("projection", ",".join(["name"] * 819)),
+        ("projection", "a" + ".b" * 2047),
+    ],
+)
+def test_hostile_expressions_are_refused_soon(kind, text):
+    assert len(text) <= 4096
+    started = time.perf_counter()
+    error_of(kind, text)
+    assert time.perf_counter() - started < 2
+
+
+def test_parsing_needs_little_stack():
+    def at_depth(depth, function):
+        return at_depth(depth - 1, function) if depth else function()
+
+    deep = sys.getrecursionlimit() // 3
+    text = "NOT " * 299 + "a < b"
+    assert at_depth(deep, lambda: parse_condition(text, None).evaluate({}, {})) is True
+    text = "SET a=" + "if_not_exists(a," * 230 + "b" + ")" * 230
+    item = {"b": {"N": "1"}}
+    assert at_depth(deep, lambda: parse_update(text, None).apply(item, {})).item["a"] == {"N": "1"}

@@ -1,6 +1,7 @@
 """What updates make of items: tables, and a naive model."""
 
 import copy
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -393,6 +394,31 @@ def test_the_widest_updates():
     for _ in range(31):
         updated = updated["M"]["b"]
     assert updated == TWO
+
+
+@pytest.mark.parametrize(
+    "right",
+    [":v", "big", "list_append(:v, :v)", "list_append(big, :v)", "if_not_exists(nowhere, :v)", ":s"],
+)
+def test_naming_a_large_value_many_times_is_refused_soon(right):
+    big = {"L": [{"S": ""}] * 300_000}
+    values = {":v": big, ":s": {"S": "x" * 300_000}}
+    text = ", ".join(f"a{index} = {right}" for index in range(120))
+    started = time.perf_counter()
+    with pytest.raises(ValidationError) as caught:
+        parse_update(f"SET {text}", None).apply({"big": big}, values)
+    assert caught.value.message == "Item size to update has exceeded the maximum allowed size"
+    assert time.perf_counter() - started < 5
+
+
+def test_lists_are_added_by_legacy_parameters_only():
+    update = Update([Action("ADD", Path(("l",)), Literal(n("9")))])
+    assert update.apply({"l": n("1")}, {}).item == {"l": n("1", "9")}
+    assert update.apply({}, {}).item == {"l": n("9")}
+    for section in ("ADD", "DELETE"):
+        update = Update([Action(section, Path(("a",)), Literal({"BOOL": True}))])
+        with pytest.raises(ValidationError, match=WRONG_TYPE):
+            update.apply({"a": {"BOOL": True}}, {})
 
 
 # --- a naive model -----------------------------------------------------------------------------------------
