@@ -24,7 +24,6 @@ from datamodel.expressions.syntax_tree import (
     Function,
     In,
     Not,
-    Or,
     Path,
     Value,
 )
@@ -114,7 +113,7 @@ def compile_condition(tree: ConditionTree) -> Test:
     tests = []
     for term in tree.terms:
         tests.append(compile_condition(term))  # noqa: PERF401  one stack frame less per level
-    return _all_of(tuple(tests)) if isinstance(tree, And) else _any_of(tree, tuple(tests))
+    return _all_of(tuple(tests)) if isinstance(tree, And) else _any_of(tuple(tests))
 
 
 def _all_of(tests: tuple[Test, ...]) -> Test:
@@ -135,7 +134,7 @@ def _all_of(tests: tuple[Test, ...]) -> Test:
     return every
 
 
-def _any_of(_tree: Or, tests: tuple[Test, ...]) -> Test:
+def _any_of(tests: tuple[Test, ...]) -> Test:
     def some(item: Item, values: Values) -> bool:
         for test in tests:  # noqa: SIM110  a generator would take one more stack frame
             if test(item, values):

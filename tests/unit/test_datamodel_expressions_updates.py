@@ -398,7 +398,14 @@ def test_the_widest_updates():
 
 @pytest.mark.parametrize(
     "right",
-    [":v", "big", "list_append(:v, :v)", "list_append(big, :v)", "if_not_exists(nowhere, :v)", ":s"],
+    [
+        ":v",
+        "big",
+        "list_append(:v, :v)",
+        "list_append(big, :v)",
+        "if_not_exists(nowhere, :v)",
+        ":s",
+    ],
 )
 def test_naming_a_large_value_many_times_is_refused_soon(right):
     big = {"L": [{"S": ""}] * 300_000}
