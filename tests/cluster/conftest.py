@@ -1,15 +1,8 @@
-"""One shared cluster for the tests that do not break it."""
+"""Clusters of a test's own, and clients. The shared cluster is in tests/conftest.py."""
 
 import pytest
 
 from tests.cluster.harness import LocalCluster, running_cluster
-
-
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory):
-    """A healthy three-zone cluster, shared: tests use tables of their own and leave it whole."""
-    with running_cluster(tmp_path_factory.mktemp("cluster") / "data") as running:
-        yield running
 
 
 @pytest.fixture

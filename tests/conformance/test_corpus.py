@@ -1,0 +1,114 @@
+"""Every file of the corpus over every transport: one test each, which lists all that differs.
+
+    pytest tests/conformance                                       on a local cluster of its own
+    pytest tests/conformance --endpoint http://localhost:8000      on another endpoint (docs/conformance.md)
+"""
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.runner import Result, Surroundings, run_case
+from tests.conformance.tables import create_shared_tables, delete_tables
+from tests.conformance.transcripts import read_transcript
+from tests.conformance.transports import GrpcTransport, HttpTransport, Transport
+
+CORPUS = sorted(Path(__file__).parent.rglob("*.txt"))
+
+_keys = itertools.count()
+
+
+def test_the_corpus_is_where_it_should_be() -> None:
+    assert len(CORPUS) > 30
+
+
+@pytest.fixture(scope="session")
+def surroundings(request: pytest.FixtureRequest) -> Surroundings:
+    endpoint = request.config.getoption("--endpoint")
+    return Surroundings(
+        prefix=f"conformance-{os.urandom(4).hex()}-",
+        region=request.config.getoption("--region"),
+        account_id=request.config.getoption("--account-id"),
+        loose=bool(endpoint) and request.config.getoption("--loose"),
+    )
+
+
+@pytest.fixture(scope="session")
+def http_transport(
+    request: pytest.FixtureRequest, surroundings: Surroundings
+) -> Iterator[Transport]:
+    """The HTTP endpoint, with the shared tables there."""
+    endpoint = request.config.getoption("--endpoint")
+    credentials = None
+    if endpoint and request.config.getoption("--sign"):
+        import botocore.session
+
+        credentials = botocore.session.get_session().get_credentials()
+    if not endpoint:
+        endpoint = request.getfixturevalue("cluster").http
+    transport = HttpTransport(endpoint, credentials, surroundings.region)
+    create_shared_tables(transport, surroundings.prefix)
+    yield transport
+    delete_tables(transport, surroundings.prefix)
+    transport.close()
+
+
+@pytest.fixture(scope="session")
+def transports(
+    request: pytest.FixtureRequest, http_transport: Transport
+) -> Iterator[dict[str, Transport]]:
+    """By name; gRPC only where there is a cluster of ours."""
+    grpc_address = request.config.getoption("--grpc-endpoint")
+    if not grpc_address and not request.config.getoption("--endpoint"):
+        grpc_address = request.getfixturevalue("cluster").grpc
+    found: dict[str, Transport] = {"http": http_transport}
+    if grpc_address:
+        found["grpc"] = GrpcTransport(grpc_address)
+    yield found
+    if "grpc" in found:
+        found["grpc"].close()
+
+
+@pytest.mark.parametrize("transport_name", ["http", "grpc"])
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_transcript(
+    path: Path,
+    transport_name: str,
+    transports: dict[str, Transport],
+    surroundings: Surroundings,
+) -> None:
+    if transport_name not in transports:
+        pytest.skip(f"no {transport_name} endpoint")
+    transport = transports[transport_name]
+    transcript = read_transcript(path)
+    if transcript.setup is not None:
+        done = run_case(transcript.setup, transports["http"], surroundings, "setup")
+        assert not done.difference, f"setup of {path}: {done.difference}"
+    results = [
+        run_case(case, transport, surroundings, f"k{next(_keys):07}") for case in transcript.cases
+    ]
+    failures = [text for result in results if (text := verdict(result))]
+    ran = sum(not result.skipped for result in results)
+    print(f"{path.parent.name}/{path.stem}: {ran} of {len(results)} cases over {transport_name}")
+    if not ran:
+        pytest.skip(f"nothing here can be said over {transport_name}")
+    assert not failures, f"{len(failures)} of {ran} cases differ\n\n" + "\n\n".join(failures)
+
+
+def verdict(result: Result) -> str:
+    """Why a result fails the test; empty if it does not."""
+    case = result.case
+    title = f"-- {case.name}  ({case.source})"
+    if result.skipped:
+        return ""
+    if case.still_open:
+        return "" if result.difference else f"{title}\n   passes now: remove its [open: ...]"
+    if not result.difference:
+        return ""
+    if case.unsure:
+        print(f"unsure, not failed: {title}\n{result.difference}")
+        return ""
+    return f"{title}\n{result.difference}"
