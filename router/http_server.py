@@ -250,9 +250,11 @@ class _Connection(asyncio.Protocol):
                 self._parser.feed_data(rest)
                 break
             except httptools.HttpParserUpgrade as upgrade:
-                # No upgrade is offered: the request was taken as it is, and what follows is HTTP/1.1 again.
+                if self._deaf:
+                    return
+                head = self._head_without_upgrade()
                 self._parser = httptools.HttpRequestParser(self)
-                rest = rest[upgrade.args[0] :]
+                rest = head + rest[upgrade.args[0] :]
             except httptools.HttpParserCallbackError:
                 log.exception("http callback failed")
                 self.abort()
@@ -313,6 +315,11 @@ class _Connection(asyncio.Protocol):
         """The head is there: refuse a body that is too large before it comes."""
         self._in_head = False
         self._in_body = True
+        if self._parser.should_upgrade():
+            # The parser leaves off behind the head of such a request; `data_received` takes it up again.
+            if self._parser.get_method() == b"CONNECT":
+                self._refuse(400)
+            return
         headers = self._headers
         self._spelling = spelling = spelling_of(tuple(headers))
         length = headers.get(spelling.content_length)
@@ -340,7 +347,7 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """A request is whole: execute it."""
-        if self._deaf:
+        if self._deaf or self._parser.should_upgrade():
             return
         self._in_head = self._in_body = False
         self._continue_wanted = False
@@ -389,6 +396,16 @@ class _Connection(asyncio.Protocol):
             body = inflated
         operation = operation_of(headers.get(spelling.target))
         self.server.dispatch(operation, body, exchange, exchange.reply)
+
+    def _head_without_upgrade(self) -> bytes:
+        """The head of the request at hand without its wish to change the protocol, which may be ignored."""
+        lines = [b"%b %b HTTP/1.1" % (self._parser.get_method(), self._url)]
+        lines += [
+            b"%b: %b" % (name, value)
+            for name, value in self._headers.items()
+            if name.lower() not in (b"upgrade", b"connection", b"http2-settings")
+        ]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     # --- answers without an operation ---
 

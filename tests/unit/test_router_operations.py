@@ -1,0 +1,716 @@
+"""Item operations through the dispatcher, over partition groups in memory."""
+
+import json
+
+import pytest
+
+from datamodel.key_encoding import partition_bounds, segment_range
+from proto.messages import OutcomeUnknown, Unavailable, WrongPartition
+from tests.unit.router_harness import Harness, partitions, table
+
+VALIDATION = (400, "ValidationException")
+
+
+@pytest.fixture
+def plain():
+    """A table with a partition key only, in four partitions."""
+    return Harness().add_table(count=4)
+
+
+@pytest.fixture
+def sorted_table():
+    """A table with a numeric sort key, in three partitions."""
+    return Harness().add_table(table(sort="N"), count=3)
+
+
+def thing(pk, sk=None, **attributes):
+    item = {"pk": {"S": pk}}
+    if sk is not None:
+        item["sk"] = {"N": str(sk)}
+    return {**item, **attributes}
+
+
+# --- GetItem -----------------------------------------------------------------------------------------------
+
+
+def test_what_was_put_is_got(plain):
+    item = thing("a", n={"N": "1.50"}, m={"M": {"x": {"L": [{"S": "é"}]}}})
+    assert plain.ok("PutItem", Item=item) == {}
+    found = plain.ok("GetItem", Key=thing("a"))
+    assert found == {"Item": {**item, "n": {"N": "1.5"}}}
+    assert plain.ok("GetItem", Key=thing("b")) == {}
+
+
+@pytest.mark.parametrize(("strong", "leader"), [(True, True), (False, False), (None, False)])
+def test_only_strong_reads_ask_the_leader(plain, strong, leader):
+    plain.ok("GetItem", Key=thing("a"), ConsistentRead=strong)
+    assert plain.storage.leaders[-1] is leader
+    assert plain.storage.requests[-1].strong is leader
+
+
+def test_projection_of_an_item(plain):
+    plain.put(thing("a", b={"M": {"c": {"S": "x"}, "d": {"S": "y"}}}, name={"S": "z"}))
+    projected = plain.ok(
+        "GetItem",
+        Key=thing("a"),
+        ProjectionExpression="b.c, #n",
+        ExpressionAttributeNames={"#n": "name"},
+    )
+    assert projected == {"Item": {"b": {"M": {"c": {"S": "x"}}}, "name": {"S": "z"}}}
+    assert plain.ok("GetItem", Key=thing("a"), ProjectionExpression="nothing") == {"Item": {}}
+    attributes = plain.ok("GetItem", Key=thing("a"), AttributesToGet=["name", "b.c"])
+    assert attributes == {"Item": {"name": {"S": "z"}}}
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"Key": {"pk": {"N": "1"}}}, "The provided key element does not match the schema"),
+        ({"Key": {"x": {"S": "a"}}}, "The provided key element does not match the schema"),
+        (
+            {"Key": {"pk": {"S": ""}}},
+            "One or more parameter values are not valid. The AttributeValue for a key attribute "
+            "cannot contain an empty string value. Key: pk",
+        ),
+        (
+            {"ProjectionExpression": "a", "AttributesToGet": ["a"]},
+            "Can not use both expression and non-expression parameters in the same request: "
+            "Non-expression parameters: {AttributesToGet} "
+            "Expression parameters: {ProjectionExpression}",
+        ),
+        (
+            {"ExpressionAttributeNames": {"#a": "a"}},
+            "ExpressionAttributeNames can only be specified when using expressions",
+        ),
+        (
+            {"ProjectionExpression": "a", "ExpressionAttributeNames": {"#a": "a"}},
+            "Value provided in ExpressionAttributeNames unused in expressions: keys: {#a}",
+        ),
+        (
+            {"AttributesToGet": ["a", "a"]},
+            "One or more parameter values were invalid: Duplicate value in attribute name: a",
+        ),
+    ],
+)
+def test_get_item_complaints(plain, members, message):
+    assert plain.error("GetItem", **{"Key": thing("a"), **members}) == (*VALIDATION, message)
+
+
+# --- capacity ----------------------------------------------------------------------------------------------
+
+
+def sized(pk, size):
+    """An item of exactly `size` bytes."""
+    return thing(pk, x={"S": "x" * (size - len("pk") - len(pk) - len("x"))})
+
+
+@pytest.mark.parametrize(
+    ("size", "strong", "units"),
+    [(100, True, 1.0), (100, False, 0.5), (4096, True, 1.0), (4097, True, 2.0), (8193, False, 1.5)],
+)
+def test_read_capacity(plain, size, strong, units):
+    plain.put(sized("a", size))
+    found = plain.ok(
+        "GetItem", Key=thing("a"), ConsistentRead=strong, ReturnConsumedCapacity="TOTAL"
+    )
+    assert found["ConsumedCapacity"] == {"TableName": "Things", "CapacityUnits": units}
+
+
+def test_a_missing_item_costs_the_minimum(plain):
+    found = plain.ok("GetItem", Key=thing("a"), ReturnConsumedCapacity="INDEXES")
+    assert found == {
+        "ConsumedCapacity": {
+            "TableName": "Things",
+            "CapacityUnits": 0.5,
+            "Table": {"CapacityUnits": 0.5},
+        }
+    }
+
+
+def test_write_capacity_counts_the_larger_of_before_and_after(plain):
+    def units(operation, **members):
+        body = plain.ok(operation, ReturnConsumedCapacity="TOTAL", **members)
+        return body["ConsumedCapacity"]["CapacityUnits"]
+
+    assert units("PutItem", Item=sized("a", 1024)) == 1.0
+    assert units("PutItem", Item=sized("a", 3000)) == 3.0
+    assert units("PutItem", Item=sized("a", 100)) == 3.0
+    assert units("DeleteItem", Key=thing("a")) == 1.0
+    assert units("DeleteItem", Key=thing("a")) == 1.0
+
+
+def test_consumption_is_counted_by_table(plain):
+    plain.put(sized("a", 3000))
+    plain.ok("GetItem", Key=thing("a"))
+    plain.error("PutItem", Item=thing("a"), ConditionExpression="attribute_not_exists(pk)")
+    usage = plain.metrics.table("Things")
+    assert (usage.write_units, usage.read_units) == (6.0, 0.5)
+
+
+# --- PutItem, UpdateItem, DeleteItem -----------------------------------------------------------------------
+
+
+def test_put_returns_the_old_item(plain):
+    plain.put(thing("a", v={"S": "1"}))
+    old = plain.ok("PutItem", Item=thing("a", v={"S": "2"}), ReturnValues="ALL_OLD")
+    assert old == {"Attributes": thing("a", v={"S": "1"})}
+    assert plain.ok("PutItem", Item=thing("b"), ReturnValues="ALL_OLD") == {}
+
+
+def test_conditions_hold_or_fail(plain):
+    new = {
+        "Item": thing("a", v={"N": "1"}),
+        "ConditionExpression": "attribute_not_exists(pk)",
+    }
+    plain.ok("PutItem", **new)
+    status, body = plain.request("PutItem", {"TableName": "Things", **new})
+    assert status == 400
+    assert body == {
+        "__type": "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException",
+        "message": "The conditional request failed",
+    }
+    new["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
+    _, body = plain.request("PutItem", {"TableName": "Things", **new})
+    assert body["Item"] == thing("a", v={"N": "1"})
+
+
+@pytest.mark.parametrize(
+    ("returns", "attributes"),
+    [
+        ("NONE", None),
+        ("ALL_OLD", thing("a", n={"N": "1"}, s={"S": "x"})),
+        ("UPDATED_OLD", {"n": {"N": "1"}}),
+        ("ALL_NEW", thing("a", n={"N": "3"}, s={"S": "x"})),
+        ("UPDATED_NEW", {"n": {"N": "3"}}),
+    ],
+)
+def test_update_returns(plain, returns, attributes):
+    plain.put(thing("a", n={"N": "1"}, s={"S": "x"}))
+    body = plain.ok(
+        "UpdateItem",
+        Key=thing("a"),
+        UpdateExpression="SET n = n + :two",
+        ExpressionAttributeValues={":two": {"N": "2.0"}},
+        ReturnValues=returns,
+        ReturnItemCollectionMetrics="SIZE",
+    )
+    assert body == ({} if attributes is None else {"Attributes": attributes})
+
+
+def test_update_creates_and_an_empty_update_is_legal(plain):
+    plain.ok("UpdateItem", Key=thing("a"))
+    assert plain.ok("GetItem", Key=thing("a")) == {"Item": thing("a")}
+    plain.ok(
+        "UpdateItem",
+        Key=thing("b"),
+        UpdateExpression="SET v = :v",
+        ConditionExpression="attribute_not_exists(v)",
+        ExpressionAttributeValues={":v": {"S": "x"}},
+    )
+    assert plain.ok("GetItem", Key=thing("b")) == {"Item": thing("b", v={"S": "x"})}
+
+
+def test_delete(plain):
+    plain.put(thing("a", v={"S": "1"}))
+    assert plain.ok("DeleteItem", Key=thing("a"), ReturnValues="ALL_OLD") == {
+        "Attributes": thing("a", v={"S": "1"})
+    }
+    assert plain.ok("DeleteItem", Key=thing("a"), ReturnValues="ALL_OLD") == {}
+    assert plain.ok("GetItem", Key=thing("a")) == {}
+
+
+@pytest.mark.parametrize(
+    ("operation", "members", "message"),
+    [
+        (
+            "PutItem",
+            {"Item": {"x": {"S": "a"}}},
+            "One or more parameter values were invalid: Missing the key pk in the item",
+        ),
+        (
+            "PutItem",
+            {"Item": {"pk": {"N": "1"}}},
+            "One or more parameter values were invalid: Type mismatch for key pk "
+            "expected: S actual: N",
+        ),
+        ("PutItem", {"ReturnValues": "ALL_NEW"}, "ReturnValues can only be ALL_OLD or NONE"),
+        ("DeleteItem", {"ReturnValues": "UPDATED_OLD"}, "ReturnValues can only be ALL_OLD or NONE"),
+        (
+            "PutItem",
+            {"Item": thing("a", x={"S": "x" * 409_600})},
+            "Item size has exceeded the maximum allowed size",
+        ),
+        (
+            "PutItem",
+            {"ExpressionAttributeValues": {":v": {"S": "x"}}},
+            "ExpressionAttributeValues can only be specified when using expressions: "
+            "ConditionExpression is null",
+        ),
+        (
+            "PutItem",
+            {"ConditionExpression": "v = :v"},
+            "Invalid ConditionExpression: An expression attribute value used in expression is not "
+            "defined; attribute value: :v",
+        ),
+        (
+            "PutItem",
+            {"ConditionExpression": "pk.x = pk.y"},
+            "Key attributes must be scalars; list random access '[]' and map lookup '.' "
+            "are not allowed: Key: pk",
+        ),
+        (
+            "UpdateItem",
+            {
+                "UpdateExpression": "SET pk = :v",
+                "ExpressionAttributeValues": {":v": {"S": "x"}},
+            },
+            "One or more parameter values were invalid: Cannot update attribute pk. "
+            "This attribute is part of the key",
+        ),
+        (
+            "UpdateItem",
+            {"UpdateExpression": "REMOVE v", "AttributeUpdates": {}, "Expected": {}},
+            "Can not use both expression and non-expression parameters in the same request: "
+            "Non-expression parameters: {AttributeUpdates, Expected} "
+            "Expression parameters: {UpdateExpression}",
+        ),
+        (
+            "DeleteItem",
+            {"ConditionalOperator": "AND"},
+            "ConditionalOperator cannot be used without Filter or Expected",
+        ),
+        (
+            "DeleteItem",
+            {"Expected": {"v": {"Exists": False}}},
+            "Expected is not supported yet; use ConditionExpression instead",
+        ),
+    ],
+)
+def test_write_complaints(plain, operation, members, message):
+    subject = {"Item": thing("a")} if operation == "PutItem" else {"Key": thing("a")}
+    assert plain.error(operation, **{**subject, **members}) == (*VALIDATION, message)
+    assert plain.storage.requests == []
+
+
+def test_wrong_json_types_are_complained_of_first(plain):
+    members = {
+        "Item": {"pk": {"S": "a"}, "x": {"NS": []}, "y": {"S": 1}},
+        "ReturnValues": "ALL_NEW",
+    }
+    assert plain.error("PutItem", **members) == (
+        400,
+        "SerializationException",
+        "NUMBER_VALUE cannot be converted to String",
+    )
+
+
+# --- Query -------------------------------------------------------------------------------------------------
+
+
+def query(harness, expression="pk = :p", values=None, **members):
+    return harness.ok(
+        "Query",
+        KeyConditionExpression=expression,
+        ExpressionAttributeValues={":p": {"S": "a"}, **(values or {})},
+        **members,
+    )
+
+
+def sort_keys(body):
+    return [int(item["sk"]["N"]) for item in body["Items"]]
+
+
+def fill(harness, count=10):
+    harness.put(*(thing("a", n, v={"S": str(n % 2)}) for n in range(count)))
+    harness.put(thing("other", 5))
+
+
+@pytest.mark.parametrize(
+    ("condition", "values", "expected"),
+    [
+        ("pk = :p", {}, list(range(10))),
+        ("pk = :p AND sk = :x", {":x": {"N": "3"}}, [3]),
+        ("pk = :p AND sk < :x", {":x": {"N": "3"}}, [0, 1, 2]),
+        ("pk = :p AND sk >= :x", {":x": {"N": "8"}}, [8, 9]),
+        ("sk BETWEEN :x AND :y AND pk = :p", {":x": {"N": "2"}, ":y": {"N": "4.0"}}, [2, 3, 4]),
+    ],
+)
+def test_query_in_both_directions(sorted_table, condition, values, expected):
+    fill(sorted_table)
+    body = query(sorted_table, condition, values)
+    assert sort_keys(body) == expected
+    assert body["Count"] == body["ScannedCount"] == len(expected)
+    assert "LastEvaluatedKey" not in body
+    backwards = query(sorted_table, condition, values, ScanIndexForward=False)
+    assert sort_keys(backwards) == expected[::-1]
+
+
+@pytest.mark.parametrize("forward", [True, False])
+def test_query_pages(sorted_table, forward):
+    fill(sorted_table)
+    seen = []
+    start = {}
+    pages = 0
+    while True:
+        body = query(sorted_table, Limit=3, ScanIndexForward=forward, **start)
+        seen += sort_keys(body)
+        pages += 1
+        if "LastEvaluatedKey" not in body:
+            break
+        assert body["LastEvaluatedKey"] == thing("a", seen[-1])
+        start = {"ExclusiveStartKey": body["LastEvaluatedKey"]}
+    assert seen == list(range(10)) if forward else list(range(10))[::-1]
+    assert pages == 4
+
+
+def test_query_filter_counts_what_it_drops(sorted_table):
+    fill(sorted_table)
+    body = query(
+        sorted_table,
+        values={":one": {"S": "1"}},
+        FilterExpression="v = :one",
+        ProjectionExpression="sk",
+        ReturnConsumedCapacity="TOTAL",
+        ConsistentRead=True,
+    )
+    assert body == {
+        "Items": [{"sk": {"N": str(n)}} for n in (1, 3, 5, 7, 9)],
+        "Count": 5,
+        "ScannedCount": 10,
+        "ConsumedCapacity": {"TableName": "Things", "CapacityUnits": 1.0},
+    }
+    count = query(
+        sorted_table, values={":one": {"S": "1"}}, FilterExpression="v = :one", Select="COUNT"
+    )
+    assert count == {"Count": 5, "ScannedCount": 10}
+
+
+def test_query_of_nothing_costs_the_minimum(sorted_table):
+    body = query(sorted_table, ReturnConsumedCapacity="TOTAL")
+    assert body == {
+        "Items": [],
+        "Count": 0,
+        "ScannedCount": 0,
+        "ConsumedCapacity": {"TableName": "Things", "CapacityUnits": 0.5},
+    }
+
+
+def test_attributes_to_get_are_names_not_paths(sorted_table):
+    sorted_table.put(thing("a", 1, **{"x.y": {"S": "dotted"}, "x": {"S": "plain"}}))
+    body = sorted_table.ok("Scan", AttributesToGet=["x.y", "sk"])
+    assert body["Items"] == [{"x.y": {"S": "dotted"}, "sk": {"N": "1"}}]
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (
+            {"KeyConditionExpression": None, "ExpressionAttributeValues": None},
+            "Either the KeyConditions or KeyConditionExpression parameter must be specified "
+            "in the request.",
+        ),
+        (
+            {"KeyConditionExpression": "sk = :p"},
+            "Query condition missed key schema element: pk",
+        ),
+        (
+            {"IndexName": "nope"},
+            "The table does not have the specified index: nope",
+        ),
+        (
+            {"FilterExpression": "sk > :p"},
+            "Filter Expression can only contain non-primary key attributes: "
+            "Primary key attribute: sk",
+        ),
+        (
+            {"Select": "SPECIFIC_ATTRIBUTES"},
+            "1 validation error detected: Must specify the AttributesToGet or ProjectionExpression "
+            "when choosing to get SPECIFIC_ATTRIBUTES",
+        ),
+        (
+            {"Select": "COUNT", "ProjectionExpression": "v"},
+            "1 validation error detected: Cannot specify the ProjectionExpression when choosing "
+            "to get only the Count",
+        ),
+        (
+            {"Select": "ALL_PROJECTED_ATTRIBUTES"},
+            "1 validation error detected: ALL_PROJECTED_ATTRIBUTES can be used only when Querying "
+            "using an IndexName",
+        ),
+        ({"ExclusiveStartKey": {"pk": {"S": "a"}}}, "The provided starting key is invalid"),
+        (
+            {"ExclusiveStartKey": {"pk": {"S": "a"}, "x": {"N": "1"}}},
+            "The provided starting key is invalid",
+        ),
+        (
+            {"ExclusiveStartKey": thing("b", 1)},
+            "The provided starting key is outside query boundaries based on provided conditions",
+        ),
+        (
+            {
+                "KeyConditionExpression": "pk = :p AND sk > :x",
+                "ExpressionAttributeValues": {":p": {"S": "a"}, ":x": {"N": "5"}},
+                "ExclusiveStartKey": thing("a", 5),
+            },
+            "The provided starting key does not match the range key predicate",
+        ),
+        (
+            {
+                "KeyConditionExpression": None,
+                "ExpressionAttributeValues": None,
+                "KeyConditions": {},
+            },
+            "KeyConditions is not supported yet; use KeyConditionExpression instead",
+        ),
+    ],
+)
+def test_query_complaints(sorted_table, members, message):
+    request = {
+        "KeyConditionExpression": "pk = :p",
+        "ExpressionAttributeValues": {":p": {"S": "a"}},
+        **members,
+    }
+    assert sorted_table.error("Query", **request) == (*VALIDATION, message)
+
+
+# --- Scan --------------------------------------------------------------------------------------------------
+
+
+def scan_all(harness, **members):
+    items, pages = [], 0
+    while True:
+        body = harness.ok("Scan", **members)
+        items += body["Items"]
+        pages += 1
+        if "LastEvaluatedKey" not in body:
+            return items, pages
+        members["ExclusiveStartKey"] = body["LastEvaluatedKey"]
+
+
+def test_scan_crosses_partitions_without_a_seam(plain):
+    names = {f"k{n}" for n in range(50)}
+    plain.put(*(thing(name) for name in names))
+    body = plain.ok("Scan")
+    assert {item["pk"]["S"] for item in body["Items"]} == names
+    assert (body["Count"], body["ScannedCount"]) == (50, 50)
+    assert len({request.group for request in plain.storage.requests[-4:]}) == 4
+
+
+@pytest.mark.parametrize("limit", [1, 7, 49, 50, 51])
+def test_scan_pages(plain, limit):
+    plain.put(*(thing(f"k{n}") for n in range(50)))
+    items, pages = scan_all(plain, Limit=limit)
+    assert sorted(item["pk"]["S"] for item in items) == sorted(f"k{n}" for n in range(50))
+    # The key is there whenever the limit ended the page, even if nothing follows.
+    assert pages == 50 // limit + 1
+
+
+def test_a_page_ends_at_one_megabyte_over_all_partitions(plain):
+    plain.put(*(sized(f"k{n}", 100_000) for n in range(25)))
+    body = plain.ok("Scan", ReturnConsumedCapacity="TOTAL")
+    assert body["Count"] == 11  # the item that crosses 1 MB is included
+    assert body["ConsumedCapacity"]["CapacityUnits"] == 134.5  # 1,100,000 bytes
+    items, pages = scan_all(plain)
+    assert len(items) == 25
+    assert pages == 3
+
+
+@pytest.mark.parametrize("total", [1, 3, 7])
+def test_segments_cover_the_table_once(plain, total):
+    plain.put(*(thing(f"k{n}") for n in range(50)))
+    found = []
+    for segment in range(total):
+        items, _ = scan_all(plain, Segment=segment, TotalSegments=total, Limit=9)
+        found += [item["pk"]["S"] for item in items]
+    assert sorted(found) == sorted(f"k{n}" for n in range(50))
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (
+            {"Segment": 0},
+            "The TotalSegments parameter is required but was not present in the request "
+            "when Segment parameter is present",
+        ),
+        (
+            {"TotalSegments": 2},
+            "The Segment parameter is required but was not present in the request "
+            "when parameter TotalSegments is present",
+        ),
+        (
+            {"Segment": 5, "TotalSegments": 5},
+            "The Segment parameter is zero-based and must be less than parameter TotalSegments: "
+            "Segment: 5 is not less than TotalSegments: 5",
+        ),
+        (
+            {"ExclusiveStartKey": {"x": {"S": "a"}}},
+            "The provided starting key is invalid: "
+            "The provided key element does not match the schema",
+        ),
+        (
+            {"Select": "SPECIFIC_ATTRIBUTES"},
+            "Must specify the AttributesToGet or ProjectionExpression "
+            "when choosing to get SPECIFIC_ATTRIBUTES",
+        ),
+        ({"IndexName": "nope"}, "The table does not have the specified index: nope"),
+        (
+            {"ScanFilter": {}},
+            "ScanFilter is not supported yet; use FilterExpression instead",
+        ),
+    ],
+)
+def test_scan_complaints(plain, members, message):
+    assert plain.error("Scan", **members) == (*VALIDATION, message)
+
+
+def test_a_start_key_must_lie_in_the_segment(plain):
+    plain.put(thing("a"))
+    codes = []
+    for segment in range(4):
+        status, body = plain.request(
+            "Scan",
+            {
+                "TableName": "Things",
+                "Segment": segment,
+                "TotalSegments": 4,
+                "ExclusiveStartKey": thing("a"),
+            },
+        )
+        codes.append(status)
+        if status == 400:
+            assert body["message"] == (
+                "The provided starting key is invalid: Invalid ExclusiveStartKey. Please use "
+                f"ExclusiveStartKey with correct Segment. TotalSegments: 4 Segment: {segment}"
+            )
+    assert sorted(codes) == [200, 400, 400, 400]
+    assert segment_range(300, 0, 4)[0] == partition_bounds(300, 4)[0]
+
+
+# --- tables, weather, redirects ----------------------------------------------------------------------------
+
+NOT_FOUND = (400, "ResourceNotFoundException", "Requested resource not found")
+
+
+def test_an_unknown_table_is_looked_up_before_it_is_refused(plain):
+    assert plain.error("GetItem", TableName="Other", Key=thing("a")) == NOT_FOUND
+    assert plain.catalog.refreshed == ["Other"]
+    # Known to be absent for a moment: no second look.
+    assert plain.error("GetItem", TableName="Other", Key=thing("a")) == NOT_FOUND
+    assert plain.catalog.refreshed == ["Other"]
+    other = table("Other", table_id=301)
+    plain.catalog.hidden = [other, *partitions(301, 1, 9)]
+    plain.storage.groups[9] = (partitions(301)[0].start, partitions(301)[0].end)
+    plain.time += 1.0
+    assert plain.ok("GetItem", TableName="Other", Key=thing("a")) == {}
+
+
+def test_requests_that_wait_for_one_table_share_the_look_up(plain):
+    for _ in range(5):
+        plain.start("GetItem", {"TableName": "Other", "Key": thing("a")})
+    plain.run_tasks()
+    assert [status for status, _ in plain.replies] == [400] * 5
+    assert plain.catalog.refreshed == ["Other"]
+
+
+def test_a_table_by_its_arn(plain):
+    arn = "arn:aws:dynamodb:us-east-1:000000000000:table/Things"
+    assert plain.ok("GetItem", TableName=arn, Key=thing("a")) == {}
+    wrong = arn.replace("us-east-1", "eu-west-1")
+    assert plain.error("GetItem", TableName=wrong, Key=thing("a"))[1] == "ValidationException"
+
+
+@pytest.mark.parametrize("status", ["CREATING", "DELETING"])
+def test_tables_that_serve_no_items(plain, status):
+    plain.catalog.change([table("Other", table_id=301, status=status), *partitions(301, 1, 9)])
+    assert plain.error("PutItem", TableName="Other", Item=thing("a")) == NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("weather", "operation", "expected"),
+    [
+        (lambda i: Unavailable(i, "no leader"), "GetItem", (503, "ServiceUnavailable")),
+        (lambda i: Unavailable(i, "no leader"), "PutItem", (503, "ServiceUnavailable")),
+        (lambda i: OutcomeUnknown(i, "who knows"), "PutItem", (500, "InternalServerError")),
+    ],
+)
+def test_weather_becomes_retryable_errors(plain, weather, operation, expected):
+    plain.storage.weather = [weather]
+    subject = {"Item": thing("a")} if operation == "PutItem" else {"Key": thing("a")}
+    assert plain.error(operation, **subject)[:2] == expected
+
+
+def move_partition(harness, group):
+    """Give the whole table to another group; the catalog's copy does not know yet."""
+    old = harness.catalog.view.partitions(300).rows
+    new = partitions(300, 1, group)[0]
+    harness.storage.groups = {group: (new.start, new.end)}
+    harness.catalog.hidden = [new]
+    return old
+
+
+@pytest.mark.parametrize("operation", ["GetItem", "PutItem", "Query", "Scan"])
+def test_a_redirect_refreshes_the_map_and_goes_on(operation):
+    harness = Harness().add_table()
+    harness.put(thing("a"))
+    old = move_partition(harness, 7)
+
+    async def refresh(name):
+        harness.catalog.change(harness.catalog.hidden, old)
+
+    harness.catalog.refresh_table = refresh
+    harness.ok(
+        operation,
+        **{
+            "GetItem": {"Key": thing("a")},
+            "PutItem": {"Item": thing("a")},
+            "Query": {
+                "KeyConditionExpression": "pk = :p",
+                "ExpressionAttributeValues": {":p": {"S": "a"}},
+            },
+            "Scan": {},
+        }[operation],
+    )
+    assert harness.storage.requests[-1].group == 7
+    if operation == "PutItem":
+        first, second = harness.storage.requests[-2:]
+        assert first.request_id == second.request_id
+
+
+def test_after_a_redirect_an_unanswered_write_may_have_happened(plain):
+    plain.storage.weather = [
+        lambda i: WrongPartition(i, 1),
+        lambda i: Unavailable(i, "no answer in time"),
+    ]
+    assert plain.error("PutItem", Item=thing("a"))[:2] == (500, "InternalServerError")
+
+
+def test_a_table_deleted_under_a_request(plain):
+    plain.storage.groups = {}
+
+    async def refresh(name):
+        view = plain.catalog.view
+        plain.catalog.change((), [view.tables["Things"], *view.partitions(300).rows])
+
+    plain.catalog.refresh_table = refresh
+    assert plain.error("GetItem", Key=thing("a")) == NOT_FOUND
+
+
+def test_describe_limits_and_endpoints(plain):
+    assert plain.ok("DescribeLimits") == {
+        "AccountMaxReadCapacityUnits": 80_000,
+        "AccountMaxWriteCapacityUnits": 80_000,
+        "TableMaxReadCapacityUnits": 40_000,
+        "TableMaxWriteCapacityUnits": 40_000,
+    }
+    endpoints = plain.ok("DescribeEndpoints")["Endpoints"]
+    assert endpoints == [
+        {"Address": "dynamodb.us-east-1.amazonaws.com", "CachePeriodInMinutes": 1440}
+    ]
+
+
+def test_replies_are_json_that_needs_no_second_look(plain):
+    plain.put(thing("a", v={"S": 'quote " and \\ and é'}))
+    assert json.dumps(plain.ok("Scan")["Items"]) == json.dumps(
+        [thing("a", v={"S": 'quote " and \\ and é'})]
+    )
