@@ -11,6 +11,7 @@ import yaml
 
 from admin.local_cluster import UpOptions, plan_cluster
 from proto.flags import FlagParser, environment_name
+from tests.flags_of import parser_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -23,7 +24,7 @@ OTHER_VARIABLES = {"QUORATE_LOG_LEVEL"}
 
 
 def _parser(process: str) -> FlagParser:
-    return importlib.import_module(f"{process}.main").build_parser()
+    return parser_of(importlib.import_module(f"{process}.main").main)
 
 
 def _variables(process: str) -> set[str]:

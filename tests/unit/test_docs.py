@@ -9,6 +9,7 @@ import pytest
 
 from admin.cli import build_parser
 from proto.flags import environment_name
+from tests.flags_of import parser_of
 
 ROOT = Path(__file__).resolve().parents[2]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
@@ -45,7 +46,7 @@ def _documented_flags() -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("process", ["storagenode", "router", "admin"])
 def test_flags_of_processes(process):
-    parser = importlib.import_module(f"{process}.main").build_parser()
+    parser = parser_of(importlib.import_module(f"{process}.main").main)
     assert _documented_flags()[process] == _flags(parser)
 
 
