@@ -23,6 +23,8 @@ Term = NewType("Term", int)
 
 # Every group begins behind a sentinel entry at this position, so that a blank replica (index 1) can never
 # match a log whose base state it does not have; it must take a snapshot (raft-on-pysyncobj, "New groups").
+BLANK_INDEX = LogIndex(1)
+BLANK_TERM = Term(0)
 SENTINEL_INDEX = LogIndex(10)
 SENTINEL_TERM = Term(1)
 
@@ -303,6 +305,18 @@ class Host(Protocol):
         with the next batch. The same call with the same ids is idempotent. `campaign`: stand for election
         as soon as the creation is durable instead of after an election timeout. A replica created here has
         made no promise to any leader, so the quiet time after a process start does not bind it.
+        """
+
+    def join_group(
+        self,
+        group_id: GroupId,
+        replica_id: ReplicaId,
+        machine: StateMachine,
+        on_writable: Callable[[], None],
+        state: bytes,
+    ) -> Group:
+        """Create this node's blank replica of a group that exists elsewhere, before it is proposed there as a
+        learner. It knows no members and no base state: the first thing it takes is a snapshot.
         """
 
     def remove_group(self, group_id: GroupId) -> None:

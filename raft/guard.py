@@ -689,7 +689,7 @@ class Guard:
         leader = self.core.leader
         self.drop_outbox()
         if leader is not None and leader != self.replica_id:
-            self.acknowledge(leader, index + 1, ACK_SUCCESS)
+            self.acknowledge(int(leader), index + 1, ACK_SUCCESS)
 
 
 def _ignore_notice(source: int, index: LogIndex, term: Term) -> None:

@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 
 from raft.elections import NEVER
 from raft.group import (
+    BLANK_INDEX,
+    BLANK_TERM,
     SENTINEL_INDEX,
     SENTINEL_TERM,
     ApplySink,
@@ -140,13 +142,9 @@ class MultiRaftHost:
         campaign: bool = False,
     ) -> Group:
         """Create this node's replica at the sentinel. With the ids of an existing one: returns that."""
-        existing = self._replicas.get(group_id)
+        existing = self._existing(group_id, replica_id)
         if existing is not None:
-            if existing.replica_id != replica_id:
-                raise ValueError(f"group {group_id} exists here as replica {existing.replica_id}")
             return existing
-        if group_id in self._log.journals:
-            raise ValueError(f"group {group_id} is in the log: open it")
         check_configuration(configuration)
         self.enter()
         journal = self._log.create(
@@ -157,6 +155,36 @@ class MultiRaftHost:
             replica.campaign()
         self.activate(replica)
         return replica
+
+    def join_group(
+        self,
+        group_id: GroupId,
+        replica_id: ReplicaId,
+        machine: StateMachine,
+        on_writable: Callable[[], None],
+        state: bytes,
+    ) -> Group:
+        """Create a blank replica, which can only begin with a snapshot. Idempotent like `create_group`."""
+        existing = self._existing(group_id, replica_id)
+        if existing is not None:
+            return existing
+        self.enter()
+        journal = self._log.create(
+            group_id, replica_id, Configuration(()), BLANK_INDEX, BLANK_TERM, state
+        )
+        replica = self._add(journal, machine, on_writable, NEVER)
+        self.activate(replica)
+        return replica
+
+    def _existing(self, group_id: GroupId, replica_id: ReplicaId) -> Replica | None:
+        existing = self._replicas.get(group_id)
+        if existing is not None:
+            if existing.replica_id != replica_id:
+                raise ValueError(f"group {group_id} exists here as replica {existing.replica_id}")
+            return existing
+        if group_id in self._log.journals:
+            raise ValueError(f"group {group_id} is in the log: open it")
+        return None
 
     def _add(
         self,
@@ -434,11 +462,15 @@ class MultiRaftHost:
 
     # timers
 
+    def _bucket_of(self, when: float) -> int:
+        # A timer may fire a rounding error early; it must find its own bucket due, and none past it.
+        return int(when / self._bucket_s + 1e-6)
+
     def _set_timer(self, replica: Replica) -> None:
         """Stand in the bucket of the due time, unless already in an earlier one."""
         due = replica.due_at()
         now = self.moment.now
-        bucket = int(max(due, now) / self._bucket_s) + 1
+        bucket = self._bucket_of(max(due, now)) + 1
         if bucket >= replica.bucket:
             return
         replica.bucket = bucket
@@ -468,7 +500,7 @@ class MultiRaftHost:
             return
         self.enter()
         now = self.moment.now
-        current = int(now / self._bucket_s + 1e-6)
+        current = self._bucket_of(now)
         while self._bucket_order and self._bucket_order[0] <= current:
             bucket = heapq.heappop(self._bucket_order)
             for replica in self._buckets.pop(bucket):

@@ -35,17 +35,15 @@ def decode_configuration(data: bytes) -> Configuration:
     """The reverse of `encode_configuration`.
 
     Raises:
-        BadConfiguration: Damaged, or a replica or node is listed twice.
+        BadConfiguration: Damaged. (Whether it makes sense was checked before it was written.)
     """
     try:
         rows = _decode(data)
     except msgspec.MsgspecError as error:
         raise BadConfiguration(str(error)) from error
-    configuration = Configuration(
+    return Configuration(
         tuple(Member(ReplicaId(replica), NodeId(node), learner) for replica, node, learner in rows)
     )
-    check_configuration(configuration)
-    return configuration
 
 
 def check_configuration(configuration: Configuration) -> None:

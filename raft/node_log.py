@@ -361,10 +361,11 @@ class NodeLog:
                 expected += 1
                 position = end
         self._check_tail(data, position, number, expected, is_last=is_last)
-        if position == 0 and is_last:
-            self._storage.remove(number)
-        elif len(data.rstrip(b"\0")) > position:
+        if len(data.rstrip(b"\0")) > position:
             self._storage.truncate(number, position)
+        if position == 0:
+            # Nothing was ever durable in it. (Empty now, so that it is harmless should the removal not last.)
+            self._storage.remove(number)
         return expected
 
     @staticmethod
@@ -373,7 +374,7 @@ class NodeLog:
     ) -> None:
         """What follows the last good batch must be nothing, or one torn write at the very end of the log."""
         if not is_last:
-            if position == 0 or data[position:].strip(b"\0"):
+            if data[position:].strip(b"\0"):
                 raise Corruption(f"segment {number} is damaged at {position}")
             return
         found: list[int] = []

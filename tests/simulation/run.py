@@ -1,0 +1,89 @@
+"""Run the matrix: python -m tests.simulation.run --seeds 0:1000 --network fifo [--config NAME] [--replay SEED].
+
+Prints one line per configuration; the first violation of each prints seed, settings and the end of its trace.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+
+from tests.simulation.workloads import simulate
+from tests.simulation.world import Options, Violation, World
+
+TINY = {"append_bytes_max": 45}  # batches of one or two entries
+_COMPACT = {"checkpoints": 0.7}
+CONFIGURATIONS: dict[str, Options] = {
+    "plain": Options(),
+    "tiny": Options().with_settings(**TINY),
+    "compact": Options(**_COMPACT),
+    "five": Options(replicas=5),
+    "two": Options(replicas=2),
+    "single": Options(replicas=1, **_COMPACT),
+    "members": Options(pool=5, changes=1.5, **_COMPACT),
+    "crashes": Options(crashes=1.0, **_COMPACT),
+    "groups": Options(groups=3, **_COMPACT),
+    "late": replace(Options(**_COMPACT).with_settings(send_before_sync=False)),
+    "duplicates": Options(duplicate=0.1, **_COMPACT),
+    "reads": Options(reads=60.0, transfers=1.0),
+}
+
+
+def report(error: Exception, seed: int, options: Options) -> str:
+    world: World = error.world  # type: ignore[attr-defined]
+    lines = [f"seed {seed} at {world.now:.3f}: {error!r}", f"options {options}", *world.trace]
+    return "\n".join(lines)
+
+
+def run(
+    name: str, options: Options, seeds: range, *, stop_after: int = 3
+) -> tuple[int, Counter[str]]:
+    """All seeds of one configuration; the number that ran, and violations by kind."""
+    started = time.process_time()
+    kinds: Counter[str] = Counter()
+    stats: Counter[str] = Counter()
+    done = 0
+    for seed in seeds:
+        done += 1
+        try:
+            stats.update(simulate(seed, options).stats)
+        except Exception as error:  # noqa: BLE001 - whatever a run raises is a finding
+            kinds[error.kind if isinstance(error, Violation) else type(error).__name__] += 1
+            print(f"  {name}/{options.network} seed {seed}: {error!r}"[:400])
+            if sum(kinds.values()) >= stop_after:
+                break
+    seconds = time.process_time() - started
+    print(
+        f"{name}/{options.network}: {done} seeds, {sum(kinds.values())} violations {dict(kinds)}, "
+        f"{seconds:.0f} s CPU; {dict(sorted(stats.items()))}",
+        flush=True,
+    )
+    return done, kinds
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", default="0:20", help="FROM:TO")
+    parser.add_argument("--network", default="fifo,stale,unordered")
+    parser.add_argument("--config", default=",".join(CONFIGURATIONS))
+    parser.add_argument("--replay", type=int, help="one seed, with its trace")
+    arguments = parser.parse_args(argv)
+    first, last = (int(part) for part in arguments.seeds.split(":"))
+    violations = 0
+    for name in arguments.config.split(","):
+        for network in arguments.network.split(","):
+            options = replace(CONFIGURATIONS[name], network=network)
+            if arguments.replay is not None:
+                try:
+                    simulate(arguments.replay, options, is_tracing=True)
+                except Exception as error:  # noqa: BLE001 - whatever a run raises is a finding
+                    print(report(error, arguments.replay, options))
+                    violations += 1
+                continue
+            violations += sum(run(name, options, range(first, last))[1].values())
+    return 1 if violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

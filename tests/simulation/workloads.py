@@ -1,0 +1,300 @@
+"""What clients, administrators and fate do to a world, all from its generator."""
+
+from collections.abc import Callable
+
+from raft.group import Configuration, LogIndex, Member, NodeId, Outcome, ReplicaId
+from raft.membership import learners_of, member_of, voters_of, why_not
+from tests.simulation.checkers import Operation
+from tests.simulation.world import Options, SimNode, World
+
+KEYS = ("x", "y", "z")
+VOTERS_MAX = 5
+
+
+class Driver:
+    """Generates events at the rates of the options until told to heal."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._is_on = True
+        self._number = 0
+
+    def begin(self) -> None:
+        options = self._world.options
+        for rate, action in (
+            (options.proposals, self._write),
+            (options.reads, self._read),
+            (options.transfers, self._transfer),
+            (options.checkpoints * len(self._world.nodes), self._checkpoint),
+            (options.changes, self._change),
+            (options.blocks, self._block),
+            (options.isolations, self._isolate),
+            (options.resets, self._reset),
+            (options.crashes, self._crash),
+        ):
+            self._repeat(rate, action)
+
+    def _repeat(self, rate: float, action: Callable[[], None]) -> None:
+        world = self._world
+
+        def again() -> None:
+            if self._is_on:
+                action()
+                world.after(world.rng.expovariate(rate), again)
+
+        if rate > 0:
+            world.after(world.rng.expovariate(rate), again)
+
+    def _group(self) -> int:
+        return self._world.rng.randint(1, self._world.options.groups)
+
+    def _leader(self, group: int) -> SimNode | None:
+        leaders = [n for n in self._world.nodes.values() if n.leads(group)]
+        return self._world.rng.choice(leaders) if leaders else None
+
+    def _pick(self, leader_bias: float = 0.5) -> SimNode:
+        if self._world.rng.random() < leader_bias:
+            leader = self._leader(self._group())
+            if leader is not None:
+                return leader
+        return self._world.rng.choice(list(self._world.nodes.values()))
+
+    def _other(self, node: SimNode) -> SimNode:
+        return self._world.rng.choice([n for n in self._world.nodes.values() if n is not node])
+
+    # clients
+
+    def _write(self) -> None:
+        group = self._group()
+        node = self._leader(group)
+        if node is None:
+            return
+        for _ in range(self._world.rng.choice((1, 1, 1, 2, 5))):
+            if node.host is not None:
+                self.write(node, group)
+
+    def write(self, node: SimNode, group: int) -> Operation | None:
+        """One write on that node; None if it did not take it."""
+        world = self._world
+        checker = world.checkers[group]
+        replica = node.replica(group)
+        if replica is None:
+            return None
+        self._number += 1
+        key = world.rng.choice(KEYS)
+        operation = Operation(self._number, key, checker.acked_max)
+        payload = b"%d|%s|" % (self._number, key.encode())
+        payload += b"." * world.rng.choice((0, 0, 3, 20))
+        payload = payload[: replica.payload_bytes_max]
+
+        def done(outcome: Outcome, index: LogIndex) -> None:
+            if outcome is Outcome.COMMITTED:
+                checker.acknowledge(operation, index)
+            operation.is_rejected = outcome is Outcome.REJECTED
+            world.stats[outcome.value] += 1
+
+        taken: list[bool] = []
+        node.step(lambda: taken.append(replica.propose(payload, done)))
+        if not taken[0]:
+            return None
+        checker.operations[operation.number] = operation
+        return operation
+
+    def _read(self) -> None:
+        world = self._world
+        group = self._group()
+        node = self._leader(group)
+        if node is None:
+            return
+        key = world.rng.choice(KEYS)
+        checker = world.checkers[group]
+        replica, machine, life = node.replica(group), node.machines[group], node.life
+        floor = checker.read_floor(key)
+
+        def value() -> int:
+            return machine.image.values.get(key, (0, 0))[0]
+
+        def ready(is_confirmed: bool) -> None:
+            if is_confirmed and node.life == life:
+                checker.answered(node, "barrier-read", key, value(), floor)
+
+        if world.rng.random() < 0.5:
+            if replica.lease_is_valid():
+                checker.answered(node, "lease-read", key, value(), floor)
+        else:
+            node.step(lambda: replica.read_barrier(ready))
+
+    # administrators
+
+    def _transfer(self) -> None:
+        node = self._leader(self._group())
+        if node is None:
+            return
+        for group in node.machines:
+            replica = node.replica(group)
+            node.step(
+                lambda replica=replica: self._world.stats.update(
+                    ["transfers"] if replica.transfer_leadership() else []
+                )
+            )
+
+    def _checkpoint(self) -> None:
+        self._world.rng.choice(list(self._world.nodes.values())).checkpoint(self._group())
+
+    def _change(self) -> None:
+        """Add a learner, promote one that has caught up, or remove somebody."""
+        world, rng = self._world, self._world.rng
+        group = self._group()
+        node = self._leader(group)
+        if node is None:
+            return
+        replica = node.replica(group)
+        # Wiping what a node held for an earlier replica is right only by the true, settled configuration.
+        if not (replica.lease_is_valid() and replica.may_change_configuration()):
+            return
+        current = replica.status().configuration
+        members = list(current.members)
+        learners, voters = learners_of(current), voters_of(current)
+        if learners and rng.random() < 0.6:
+            chosen = rng.choice(learners)
+            member = member_of(current, chosen)
+            members.remove(member)
+            match = replica.status().match_index.get(chosen, 0)
+            if match >= replica.status().commit_index - 5 and len(voters) < VOTERS_MAX:
+                members.append(Member(chosen, member.node_id))
+                world.stats["promotions"] += 1
+            elif rng.random() > 0.1:
+                return
+        elif len(voters) > 3 and rng.random() < 0.8:
+            leaving = rng.choice([v for v in voters if v != replica.replica_id])
+            members.remove(member_of(current, leaving))
+        else:
+            used = {m.node_id for m in members}
+            free = [n for n in world.nodes.values() if n.name not in used and n.host is not None]
+            if not free:
+                return
+            new = rng.choice(free)
+            world.replica_ids[group] += 1
+            member = Member(ReplicaId(world.replica_ids[group]), NodeId(new.name), is_learner=True)
+            members.append(member)
+            self._prepare(new, group, member)
+        proposed = Configuration(tuple(members))
+        if why_not(replica.status().configuration, proposed, replica.replica_id) is None:
+            node.step(lambda: replica.change_configuration(proposed, lambda *_: None))
+
+    @staticmethod
+    def _prepare(node: SimNode, group: int, member: Member) -> None:
+        """A replica with a fresh id on that node; what it had of an earlier one is removed first."""
+        host = node.host
+        assert host is not None
+
+        def prepare() -> None:
+            if node.replica(group) is not None:
+                host.remove_group(group)
+            node.join(group, member.replica_id)
+
+        node.step(prepare)
+
+    # fate
+
+    def _block(self) -> None:
+        rng, world = self._world.rng, self._world
+        if len(world.nodes) == 1:
+            return
+        a = self._pick()
+        b = self._other(a)
+        duration = 0.05 + 3 * rng.random()
+        draw = rng.random()
+        if draw < 0.7:
+            world.block(a.name, b.name, duration)
+        if draw > 0.4:
+            world.block(b.name, a.name, duration * (0.3 + 0.7 * rng.random()))
+
+    def _isolate(self) -> None:
+        rng, world = self._world.rng, self._world
+        a = self._pick(0.6)
+        duration = 0.3 + 3 * rng.random()
+        is_hard, is_one_way = rng.random() < 0.4, rng.random() < 0.3
+        for b in world.nodes.values():
+            if b is a:
+                continue
+            if is_hard:
+                world.reset_link(a.name, b.name, duration)
+            else:
+                world.block(a.name, b.name, duration)
+                if not is_one_way:
+                    world.block(b.name, a.name, duration)
+
+    def _reset(self) -> None:
+        if len(self._world.nodes) > 1:
+            a = self._pick()
+            self._world.reset_link(a.name, self._other(a).name, 0.5 * self._world.rng.random())
+
+    def _crash(self) -> None:
+        rng, world = self._world.rng, self._world
+        first = self._pick(0.4)
+        victims = [first]
+        if rng.random() < 0.25:
+            victims += [n for n in world.nodes.values() if n is not first and rng.random() < 0.6]
+        for node in victims:
+            node.crash()
+            world.after(0.05 + 2 * rng.random(), node.restart)
+
+    # the end
+
+    def heal(self) -> None:
+        self._is_on = False
+        world = self._world
+        for link in list(world.links.values()):
+            for source, target in list(link.blocked):
+                world.unblock(source, target)
+        for node in world.nodes.values():
+            node.restart()
+
+    def check_recovered(self) -> None:
+        """(9) A leader, a new write within 2 s, all members equal."""
+        for group in range(1, self._world.options.groups + 1):
+            self._check_group(group)
+
+    def _check_group(self, group: int) -> None:
+        world = self._world
+        leaders = [n for n in world.nodes.values() if n.leads(group)]
+        if not leaders:
+            world.violate("no-leader", group)
+        leader = max(leaders, key=lambda n: n.replica(group).term)
+        deadline = world.now + 2.0
+        operation = None
+        while operation is None:
+            if world.now > deadline:
+                world.violate("not-writable", (group, leader.name))
+            operation = self.write(leader, group)
+            world.run(world.now + 0.01)
+        world.run(deadline)
+        if operation.acked_at is None:
+            world.violate("write-not-acknowledged", (group, leader.name))
+        history = leader.machines[group].image.history
+        world.checkers[group].check_end(history)
+        for member in leader.replica(group).status().configuration.members:
+            node = world.nodes[member.node_id]
+            if node.machines[group].image.history != history:
+                world.violate(
+                    "not-converged",
+                    (group, node.name, len(node.machines[group].image.history), len(history)),
+                )
+
+
+def simulate(seed: int, options: Options, *, is_tracing: bool = False) -> World:
+    """One run; raises `Violation` (with the world as `.world`) if an invariant breaks."""
+    world = World(seed, options)
+    world.is_tracing = is_tracing
+    driver = Driver(world)
+    world.after(1.0, driver.begin)
+    try:
+        world.run(options.duration_s)
+        driver.heal()
+        world.run(world.now + options.settle_s)
+        driver.check_recovered()
+    except Exception as error:
+        error.world = world  # type: ignore[attr-defined]
+        raise
+    return world
