@@ -1,0 +1,290 @@
+"""The small parts: formats, request memory, checkpoints, the data directory, metrics, turns of pages."""
+
+import asyncio
+
+import msgspec
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from proto.messages import ActionResult
+from storagenode import checkpoints as checkpoints_module
+from storagenode.apply_round import ApplyRound
+from storagenode.checkpoints import Checkpoints
+from storagenode.data_directory import DataDirectory, DirectoryInUse, ForeignDirectory, Peer
+from storagenode.engine import EngineFailure
+from storagenode.log_entries import (
+    Entry,
+    RememberedRequest,
+    UnknownFormat,
+    WriteOutcome,
+    decode_applied,
+    decode_entry,
+    decode_feed_record,
+    decode_state,
+    encode_entry,
+    encode_state,
+)
+from storagenode.main import initial_cluster, parse_flags
+from storagenode.memory_engine import MemoryEngine
+from storagenode.metrics import MeasuredLog, NodeCollector
+from storagenode.request_memory import MEMORY_US, REQUESTS_MAX, RESULT_BYTES_MAX, RequestMemory
+from tests.unit.storagenode_fake_host import FakeHost, make_node
+from tests.unit.storagenode_harness import World, fresh_state, put
+
+RESULT = [ActionResult(0, 5)]
+
+
+# --- formats ---
+
+
+def test_an_entry_comes_back():
+    outcome = WriteOutcome(
+        b"r" * 16,
+        [(b"k", b'{"a":{"S":"b"}}', 3), (b"l", None, 0)],
+        [ActionResult(1, 2, b"{}"), ActionResult(3, 0)],
+        [(b"k", None, b"{}")],
+    )
+    entry = Entry(1, 123456789, 7, 99, 4, [outcome])
+    assert decode_entry(encode_entry(entry)) == entry
+    assert msgspec.msgpack.decode(encode_entry(entry))[:5] == [1, 123456789, 7, 99, 4]
+
+
+def test_fields_of_a_newer_release_are_passed_over():
+    raw = msgspec.msgpack.decode(encode_entry(Entry(1, 2, 3, 4, 5, [])))
+    assert decode_entry(msgspec.msgpack.encode([*raw, "new"])) == Entry(1, 2, 3, 4, 5, [])
+
+
+@pytest.mark.parametrize("decode", [decode_entry, decode_state, decode_applied, decode_feed_record])
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x90", b"\x91\x01", b"\x96\xa1x", b"\xff" * 9])
+def test_bytes_that_are_nothing_are_refused(decode, data):
+    with pytest.raises(UnknownFormat):
+        decode(data)
+
+
+def test_versions_of_the_future_are_refused():
+    with pytest.raises(UnknownFormat, match="version 2"):
+        decode_entry(encode_entry(Entry(2, 0, 0, 0, 0, [])))
+    with pytest.raises(UnknownFormat, match="version 9"):
+        decode_state(encode_state(msgspec.structs.replace(fresh_state(), version=9)))
+
+
+# --- request memory ---
+
+
+def test_memory_is_bounded_in_time():
+    memory = RequestMemory()
+    memory.remember(b"a", 1_000, RESULT)
+    memory.remember(b"b", 2_000, RESULT)
+    memory.remember(b"c", 1_500 + MEMORY_US, RESULT)
+    assert memory.get(b"a") is None
+    assert memory.get(b"b") is RESULT
+    assert [request.request_id for request in memory.requests()] == [b"b", b"c"]
+
+
+def test_memory_is_bounded_in_number():
+    memory = RequestMemory()
+    for number in range(REQUESTS_MAX + 10):
+        memory.remember(number.to_bytes(8, "big"), 1, RESULT)
+    assert len(memory) == REQUESTS_MAX
+    assert memory.get((9).to_bytes(8, "big")) is None
+    assert memory.get((10).to_bytes(8, "big")) is RESULT
+
+
+def test_memory_is_bounded_in_bytes_but_keeps_the_newest():
+    memory = RequestMemory()
+    for number in range(10):
+        memory.remember(bytes([number]), 1, [ActionResult(0, 1, bytes(RESULT_BYTES_MAX // 4))])
+    assert len(memory) == 4
+    memory.remember(b"huge", 1, [ActionResult(0, 1, bytes(RESULT_BYTES_MAX * 2))])
+    assert memory.get(b"huge") is not None
+    assert len(memory) == 1
+
+
+def test_remembering_again_changes_nothing():
+    memory = RequestMemory([RememberedRequest(b"a", 1, RESULT)])
+    memory.remember(b"a", 2, [ActionResult(9, 9)])
+    assert memory.get(b"a") == RESULT
+    assert RequestMemory(memory.requests()).requests() == memory.requests()
+
+
+# --- apply round ---
+
+
+def test_a_failing_engine_ends_the_process():
+    class Broken(MemoryEngine):
+        def write(self, mutations, *, sync=False):
+            raise EngineFailure("disk")
+
+    failures = []
+    world = World(engine=Broken())
+    world.round._on_failure = failures.append
+    world.replica.apply(11, 1, None)
+    with pytest.raises(EngineFailure):
+        world.round.flush()
+    assert len(failures) == 1
+
+
+# --- checkpoints ---
+
+
+def make_checkpoints(world):
+    return Checkpoints(
+        world.engine, world.round, lambda: [world.replica], lambda: world.environment.time
+    )
+
+
+def test_a_checkpoint_is_due_after_bytes_or_after_quiet(monkeypatch):
+    monkeypatch.setattr(checkpoints_module, "CHECKPOINT_BYTES", 1000)
+    world = World().lead()
+    world.replica.clean()
+    checkpoints = make_checkpoints(world)
+    assert not checkpoints.is_due()
+    world.written(put("b"))
+    assert not checkpoints.is_due()
+    world.environment.time += 9
+    world.written(put("b"))
+    assert not checkpoints.is_due()
+    world.environment.time += 9
+    assert not checkpoints.is_due()  # quiet for nine seconds only
+    world.environment.time += 1.5
+    assert checkpoints.is_due()
+    asyncio.run(checkpoints.take())
+    assert not checkpoints.is_due()
+    world.environment.time += 100
+    assert not checkpoints.is_due()
+    while world.round.applied_bytes < 1000:
+        world.written(put("b"))
+    assert checkpoints.is_due()
+
+
+def test_a_checkpoint_is_of_before_the_engine_was_made_durable():
+    world = World().lead()
+    world.written(put("b"))
+    index = world.replica.applied_index
+    make_durable = world.engine.make_durable
+
+    def meanwhile():
+        world.written(put("c"))
+        make_durable()
+
+    world.engine.make_durable = meanwhile
+    checkpoints = make_checkpoints(world)
+    asyncio.run(checkpoints.take())
+    ((at, _, state),) = world.group.checkpoints
+    assert at == index
+    assert decode_state(state).item_count == 1
+    assert world.replica.dirty_since < float("inf")  # what came meanwhile is the next one's
+    assert checkpoints.taken == 1
+
+
+def test_a_damaged_replica_takes_no_checkpoint():
+    world = World().lead()
+    world.written(put("b"))
+    world.replica.fail("damaged")
+    asyncio.run(make_checkpoints(world).take())
+    assert world.group.checkpoints == []
+
+
+# --- data directory ---
+
+
+def test_an_identity_is_made_once(tmp_path):
+    directory = DataDirectory(tmp_path / "d")
+    first = directory.load_identity("n1", "az1", "aaaa")
+    assert (first.node_id, first.cluster_id) == ("n1.aaaa", "")
+    directory.store_identity(msgspec.structs.replace(first, cluster_id="c"))
+    directory.close()
+    directory = DataDirectory(tmp_path / "d")
+    again = directory.load_identity("n1", "az2", "bbbb")
+    assert (again.node_id, again.cluster_id, again.az) == ("n1.aaaa", "c", "az2")
+    with pytest.raises(ForeignDirectory):
+        directory.load_identity("n2", "az1", "cccc")
+    (tmp_path / "d" / "node.json").write_text("{")
+    with pytest.raises(ForeignDirectory):
+        directory.load_identity("n1", "az1", "cccc")
+    directory.close()
+
+
+def test_a_directory_is_locked(tmp_path):
+    directory = DataDirectory(tmp_path / "d")
+    with pytest.raises(DirectoryInUse):
+        DataDirectory(tmp_path / "d")
+    directory.close()
+    DataDirectory(tmp_path / "d").close()
+
+
+def test_peers_are_kept(tmp_path):
+    directory = DataDirectory(tmp_path / "d")
+    assert directory.load_peers() == []
+    peers = [Peer("n2.x", "n2", "az2", "h:2", "h:3")]
+    directory.store_peers(peers)
+    assert directory.load_peers() == peers
+    (tmp_path / "d" / "peers.json").write_text("[{")
+    assert directory.load_peers() == []
+    directory.close()
+
+
+# --- metrics ---
+
+
+class InstantLog:
+    def append(self, data, on_durable):
+        on_durable()
+
+    def roll(self, segment): ...
+    def segments(self): ...
+    def read(self, segment): ...
+    def truncate(self, segment, size): ...
+    def remove(self, segment): ...
+
+
+def test_metrics_are_read_when_asked_for(tmp_path):
+    engine, host = MemoryEngine(), FakeHost()
+    node = make_node(engine, host, tmp_path)
+    world = World()
+    node.replicas[7] = world.replica
+    world.lead()
+    world.written(put("b", size=42))
+    clock = iter([0.0, 0.003, 1.0, 5.0])
+    measured = MeasuredLog(InstantLog(), lambda: next(clock))
+    calls = []
+    measured.append(b"12345", lambda: calls.append(1))
+    measured.append(b"678", lambda: calls.append(2))
+    assert calls == [1, 2]
+    registry = CollectorRegistry()
+    checkpoints = Checkpoints(engine, ApplyRound(engine, lambda e: None), list, lambda: 0.0)
+    registry.register(NodeCollector(node, engine, world.round, checkpoints, measured))
+    text = generate_latest(registry).decode()
+    for line in (
+        'quorate_storagenode_raft_role{group="7",role="leader"} 1.0',
+        'quorate_storagenode_raft_role{group="7",role="follower"} 0.0',
+        'quorate_storagenode_raft_applied_index{group="7"} 12.0',
+        'quorate_storagenode_partition_size_bytes{group="7"} 42.0',
+        'quorate_storagenode_log_sync_seconds_bucket{le="0.004"} 1.0',
+        "quorate_storagenode_log_sync_seconds_count 2.0",
+        "quorate_storagenode_log_bytes_total 8.0",
+        "quorate_storagenode_applied_entries_total 1.0",
+    ):
+        assert line in text, text
+
+
+# --- flags ---
+
+
+def test_flags():
+    flags = parse_flags(
+        ["--name", "n", "--az", "az1", "--data-dir", "d",
+         "--initial-cluster", "a@az1=h:1, b@az2=[::1]:2"]
+    )  # fmt: skip
+    assert [(n.name, n.az, n.address) for n in flags.initial_cluster] == [
+        ("a", "az1", "h:1"),
+        ("b", "az2", "[::1]:2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["a=h:1", "a@az1", "@az=h:1", "a@=h:1", "a@az=h", "a@z=h:1,a@z=h:2"]
+)
+def test_bad_initial_clusters(text):
+    with pytest.raises(Exception, match=r"expected|twice"):
+        initial_cluster(text)
