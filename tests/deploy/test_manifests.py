@@ -218,6 +218,19 @@ def test_prometheus_scrapes_every_process():
     assert targets == {f"{name}:{METRICS_PORT}": s["command"][0] for name, s in OURS.items()}
 
 
+def test_prometheus_rules_are_rules():
+    folder = DEPLOY / "prometheus"
+    config = yaml.safe_load((folder / "prometheus.yml").read_text())
+    jobs = {job["job_name"] for job in config["scrape_configs"]}
+    for name in config["rule_files"]:
+        for group in yaml.safe_load((folder / name).read_text())["groups"]:
+            for rule in group["rules"]:
+                assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+                assert rule["expr"].count("(") == rule["expr"].count(")")
+                for text in re.findall(r'job=~"([^"]*)"', rule["expr"]):
+                    assert set(text.split("|")) <= jobs
+
+
 # Kubernetes
 
 

@@ -60,11 +60,19 @@ def test_flags_of_up():
     )
 
 
-def test_documented_metrics_exist():
+def _exists_in_code(metric: str, code: str) -> bool:
+    """Whether the code makes this metric: by its whole name, or by the name behind the process's prefix."""
+    stem = re.sub(r"_(total|bucket|sum|count)$", "", metric)
+    short = re.sub(r"^quorate_(router|storagenode|admin)_", "", stem)
+    return any(f'{quote}{name}"' in code for name in (stem, short) for quote in ('"', "}"))
+
+
+@pytest.mark.parametrize("path", ["docs/operations.md", "deploy/prometheus/alerts.yml"])
+def test_metrics_exist(path):
     code = "\n".join(p.read_text() for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
-    for name in set(re.findall(r"`(quorate_\w+)`", OPERATIONS)):
-        stem = re.sub(r"_(total|bucket|sum|count)$", "", name)
-        assert stem in code, name
+    names = set(re.findall(r"\bquorate_[a-z_]+", (ROOT / path).read_text()))
+    assert len(names) > 5
+    assert not {name for name in names if not _exists_in_code(name, code)}
 
 
 def test_api_coverage_is_up_to_date():
