@@ -327,7 +327,7 @@ class ClusterClient:
         self._stopped = True
         if self._discover_timer is not None:
             self._discover_timer.cancel()
-        for call in set(self._calls.values()):
+        for call in list(dict.fromkeys(self._calls.values())):
             self._give_up(call, "shutting down")
         for node in self._nodes.values():
             if node.dialer is not None:

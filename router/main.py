@@ -150,7 +150,10 @@ async def _serve(flags: Any) -> None:
     catalog.start()
     http_host, http_port = parse_listen(flags.http_listen)
     http_port = await http.serve(http_host, http_port)
-    grpc = await serve_grpc(flags.grpc_listen, dispatch, is_ready, new_request_id)
+    try:
+        grpc = await serve_grpc(flags.grpc_listen, dispatch, is_ready, new_request_id)
+    except RuntimeError as error:  # what grpc raises for an address in use
+        raise OSError(str(error)) from error
     observed = await serve_metrics(*parse_listen(flags.metrics_listen), is_ready)
     log.info(
         "router serves",
