@@ -36,6 +36,7 @@ from proto.observability import serve_metrics
 from raft.files import FileLogStorage
 from raft.group import Configuration, GroupId, Member, NodeId, ReplicaId, Settings, Timer
 from raft.host import MultiRaftHost
+from raft.node_log import Corruption as LogCorruption
 from storagenode.apply_round import ApplyRound
 from storagenode.bootstrap import Belong, Bootstrap, InitialNode
 from storagenode.checkpoints import Checkpoints
@@ -54,6 +55,7 @@ from storagenode.metrics import MeasuredLog, NodeCollector
 from storagenode.node import CATALOG_GROUP, Node
 from storagenode.peers import STORAGE_ROLE, Peers
 from storagenode.registration import register
+from storagenode.snapshots import BadSnapshot
 
 log = logging.getLogger(__name__)
 
@@ -149,21 +151,24 @@ def main(argv: list[str]) -> int:
     except (DirectoryInUse, ForeignDirectory) as error:
         log.critical("cannot start: %s", error)
         return EXIT_CONFIGURATION
-    except (EngineFailure, UnknownFormat) as error:
+    except (EngineFailure, UnknownFormat, BadSnapshot, LogCorruption) as error:
         log.critical("cannot use the data directory: %s", error)
         return EXIT_DISK
+    except OSError as error:
+        log.critical("cannot start: %s", error)
+        return EXIT_CONFIGURATION
     return 0
 
 
 async def _run(flags: argparse.Namespace) -> None:
     directory = DataDirectory(flags.data_dir)
     try:
-        process = _Process(flags, directory)
-        await process.start()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        process = _Process(flags, directory)
+        await process.start()
         await stop.wait()
         await process.stop()
     finally:
