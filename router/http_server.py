@@ -42,6 +42,9 @@ PIPELINED_MAX = 32
 # Bytes of replies that a client has not taken yet; past that we do not read on.
 UNREAD_REPLY_BYTES_MAX = 1 << 20
 CONNECTIONS_MAX = 10_000
+# Bytes of bodies that are still arriving, over all connections; past that a request is told to come back later.
+# Bodies that arrive in one piece are not counted: they are handed on at once.
+ARRIVING_BYTES_MAX = 256 << 20
 IDLE_TIMEOUT_S = 120.0
 # From a request's first byte to its last.
 RECEIVE_TIMEOUT_S = 30.0
@@ -90,6 +93,7 @@ class HttpServer:
         self.greeting = f"healthy: dynamodb.{region}.amazonaws.com ".encode()
         self.connections: set[_Connection] = set()
         self.is_draining = False
+        self.arriving_bytes = 0
         self.time = now()  # as of the last sweep: timeouts need no better
         self._now = now
         self.responses = Responses(wall_clock)
@@ -204,6 +208,7 @@ class _Connection(asyncio.Protocol):
         self._body = b""
         self._body_parts: list[bytes] | None = None
         self._body_size = 0
+        self._arriving_bytes = 0  # what of `server.arriving_bytes` is ours
         self._in_head = False
         self._in_body = False
         self._head_bytes = 0
@@ -238,6 +243,7 @@ class _Connection(asyncio.Protocol):
         self._transport = None
         self._deaf = True
         self._waiting.clear()
+        self._drop_parts()
         self.server.forget(self)
 
     def data_received(self, data: bytes) -> None:
@@ -300,7 +306,6 @@ class _Connection(asyncio.Protocol):
         self._headers.clear()
         self._url = b""
         self._body = b""
-        self._body_parts = None
         self._body_size = 0
         self._in_head = True
         self._in_body = False
@@ -340,10 +345,19 @@ class _Connection(asyncio.Protocol):
             self._refuse(413)
         elif not self._body:
             self._body = piece
-        elif self._body_parts is None:
-            self._body_parts = [self._body, piece]
         else:
+            if self._body_parts is None:
+                self._body_parts = [self._body]
             self._body_parts.append(piece)
+            self.server.arriving_bytes += len(piece)
+            self._arriving_bytes += len(piece)
+            if self.server.arriving_bytes > ARRIVING_BYTES_MAX:
+                self._refuse(503)
+
+    def _drop_parts(self) -> None:
+        self._body_parts = None
+        self.server.arriving_bytes -= self._arriving_bytes
+        self._arriving_bytes = 0
 
     def on_message_complete(self) -> None:
         """A request is whole: execute it."""
@@ -354,7 +368,7 @@ class _Connection(asyncio.Protocol):
         body = self._body
         if self._body_parts is not None:
             body = b"".join(self._body_parts)
-            self._body_parts = None
+            self._drop_parts()
         self._body = b""
         headers = self._headers
         parser = self._parser
@@ -442,7 +456,7 @@ class _Connection(asyncio.Protocol):
             return
         self._deaf = True
         self._body = b""
-        self._body_parts = None
+        self._drop_parts()
         exchange = _Exchange(self.server.new_request_id(), self, b"", False, b"", False)
         self._waiting.append(exchange)
         exchange.reply(status, b"")

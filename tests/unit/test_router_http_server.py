@@ -509,3 +509,23 @@ def test_a_dispatcher_that_raises_ends_one_connection_only():
         assert (await other.reply())[0] == 200
 
     run(scenario)
+
+
+def test_all_connections_together_hold_only_so_much_of_arriving_bodies(monkeypatch):
+    monkeypatch.setattr(http_server, "ARRIVING_BYTES_MAX", 1_500_000)
+
+    async def scenario(world):
+        first, second = await world.connect(), await world.connect()
+        first.send(request(b"", Content_Length="2000000") + b" " * 1_000_000)
+        await world.settle()
+        second.send(request(b"", Content_Length="2000000") + b" " * 1_000_000)
+        assert (await second.reply())[0] == 503
+        first.send(b" " * 999_999 + b"x")
+        assert (await first.reply())[0] == 503
+        third = await world.connect()
+        third.send(request(b" " * 1_400_000))
+        assert (await third.reply())[0] == 200
+        assert world.server.arriving_bytes == 0
+        assert len(world.dispatcher.calls[0][1]) == 1_400_000
+
+    run(scenario)
