@@ -23,6 +23,7 @@ _FLAG: Final = re.compile(r"\s*\[(unsure|http|open: [^\]]*)\]$")
 _OPERATION: Final = re.compile(r"([A-Z][A-Za-z]+)(?:\s+(.*))?", re.DOTALL)
 _REPEAT: Final = re.compile(r"<([^<>*]+)\*(\d+)>")
 _NEST: Final = re.compile(r"@(maps|lists)\((\d+)\)")
+_CELL_END: Final = re.compile(r"(?:^| )\|(?= |$)")
 _COLUMN: Final = re.compile(r"\$([a-z_]+)")
 _TOKEN: Final = re.compile(r'"(?:\\.|[^"\\])*"|([#:]?[A-Za-z_0-9.-]+\*?)(?=\s*:(?:\s|$))')
 
@@ -177,7 +178,7 @@ def _read_line(
         head, *rows = text.split("\n")
         draft.columns = [column.strip() for column in head.removeprefix("with ").split(" | ")]
         draft.rows = [
-            ([cell.strip() for cell in re.split(r" \| ?", row)], number + offset)
+            ([cell.strip() for cell in _CELL_END.split(row)], number + offset)
             for offset, row in enumerate(rows, 1)
         ]
         return
