@@ -12,7 +12,7 @@ Either way the client gets exactly one reply.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from datamodel.errors import (
@@ -38,6 +38,7 @@ from proto.messages import (
 from router.capacity import write_units
 from router.metrics import OperationMetrics, RouterMetrics
 from router.partition_map import OnTable, PartitionMap, TableEntry
+from router.table_sizes import TableSizes
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class Services:
         account_id: Account number in ARNs.
         now: Monotonic seconds, the clock of deadlines.
         wall_clock: Unix seconds.
+        sizes: Tables' item counts and bytes, as last heard.
     """
 
     client: ClusterClient
@@ -91,6 +93,7 @@ class Services:
     account_id: str
     now: Callable[[], float]
     wall_clock: Callable[[], float]
+    sizes: TableSizes = field(default_factory=TableSizes)
 
 
 class Call:
