@@ -34,7 +34,9 @@ $(GENERATED): $(INSTALLED) $(SCHEMAS)
 	@touch $(GENERATED)
 
 venv: $(INSTALLED) ## create the environment and install everything into it
+	@:
 proto: $(GENERATED) ## generate the protobuf code (done by every other command too)
+	@:
 
 run: $(GENERATED) ## start a local three-zone cluster in the foreground; UP_ARGS='--http-port 0 ...'
 	@exec $(BIN)/quorate up $(UP_ARGS)
