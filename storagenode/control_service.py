@@ -40,8 +40,11 @@ class ControlService(control_pb2_grpc.StorageControlServicer):
         """Open a replica of a new group; answers once that is durable."""
         partition = request.partition
         self._peers.learn(
-            Peer(replica.node_id, replica.node_id, replica.az, replica.address)
-            for replica in partition.replicas
+            (
+                Peer(replica.node_id, replica.node_id, replica.az, replica.address)
+                for replica in partition.replicas
+            ),
+            hearsay=True,
         )
         members = tuple(
             Member(ReplicaId(replica.replica_id), NodeId(replica.node_id))

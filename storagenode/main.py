@@ -330,8 +330,11 @@ class _Process:
             os._exit(EXIT_CONFIGURATION)
         self._node.catalog = belong.replicas
         self._peers.learn(
-            Peer(replica.node_id, replica.node_id, replica.az, replica.address)
-            for replica in belong.replicas
+            (
+                Peer(replica.node_id, replica.node_id, replica.az, replica.address)
+                for replica in belong.replicas
+            ),
+            hearsay=True,
         )
         if belong.replica_id is not None:
             members = tuple(

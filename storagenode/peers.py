@@ -103,14 +103,18 @@ class Peers:
         """The nodes that our links reach now."""
         return [link.peer for link in self._links.values()]
 
-    def learn(self, peers: Iterable[Peer]) -> None:
-        """Take what others say of nodes: the newest word wins, but never hides a known gRPC address."""
+    def learn(self, peers: Iterable[Peer], *, hearsay: bool = False) -> None:
+        """Take what is said of nodes: the newest word wins, but never hides a known gRPC address. `hearsay`,
+        what one node says of another, says nothing against a link that works.
+        """
         changed = False
         for peer in peers:
             if not peer.node_id or peer.node_id == self._own_node_id or not peer.address:
                 continue
             known = self._book.get(peer.node_id)
             if known is not None and not peer.grpc and known.address == peer.address:
+                continue
+            if hearsay and known is not None and peer.node_id in self._links:
                 continue
             if peer == known or (known is None and len(self._book) >= PEERS_MAX):
                 continue

@@ -4,6 +4,7 @@ Barriers are shared: everything that needs one in a turn of the loop waits for t
 last of them arrived.
 """
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -15,8 +16,10 @@ from raft.group import Environment, Role
 from storagenode.apply_round import ApplyRound
 from storagenode.engine import DATA, Engine, EngineFailure, data_range
 from storagenode.query_pages import PageScan
-from storagenode.scans import ScanRunner
+from storagenode.scans import ScanRunner, TooManyPages
 from storagenode.standing import Standing
+
+log = logging.getLogger(__name__)
 
 UNCONFIRMED_MAX = 10_000
 """Reads that wait for leadership to be confirmed; more are refused."""
@@ -108,22 +111,22 @@ class Reads:
                 first, behind = data_range(max(request.start, start), min(request.end, end))
                 cursor = self._engine.iterate(first, behind, reverse=request.reverse)
                 self._scans.run(PageScan(request, cursor), partial(self._page, link, request))
-        except (Corruption, EngineFailure, DynamoDBError) as error:
+        except Exception as error:  # noqa: BLE001  # one read's failure is its own; `_page` judges it
             self._page(link, request, error)
 
-    def _page(
-        self,
-        link: Link,
-        request: Get | Query,
-        result: PageScan | Corruption | EngineFailure | DynamoDBError,
-    ) -> None:
+    def _page(self, link: Link, request: Get | Query, result: PageScan | Exception) -> None:
         if isinstance(result, PageScan):
             link.send(result.page())
         elif isinstance(result, DynamoDBError):
             link.send(Refused(request.id, result.code, result.message))
-        else:
+        elif isinstance(result, Corruption | EngineFailure):
             self._fail(str(result))
             link.send(self._standing.refusal(request.id))
+        elif isinstance(result, TooManyPages):
+            link.send(Unavailable(request.id, "too many pages in the making"))
+        else:
+            log.error("read failed", exc_info=result)
+            link.send(Unavailable(request.id, "internal error"))
 
     def _schedule_barrier(self) -> None:
         if not self._barrier_scheduled:

@@ -314,7 +314,10 @@ class Replica:
         self._gathering = False
         if self._flushed_feed_position != self._feed_position:
             self._flushed_feed_position = self._feed_position
-            self._feed.wake()
+            try:
+                self._feed.wake()
+            except (EngineFailure, UnknownFormat) as error:
+                self.fail(str(error))
 
     # --- checkpoints and snapshots ---
 

@@ -4,15 +4,19 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeAlias
 
-from datamodel.errors import Corruption, DynamoDBError
 from raft.group import Environment
-from storagenode.engine import EngineFailure
 from storagenode.query_pages import PageScan
 
+PAGES_MAX = 1_000
+"""Pages in the making; each holds a state of the engine. More are refused."""
 SLICE_S = 0.004
 """Time that pages may take of one loop turn; a step that began in time is finished."""
 
-OnPage: TypeAlias = Callable[[PageScan | Corruption | EngineFailure | DynamoDBError], None]
+OnPage: TypeAlias = Callable[[PageScan | Exception], None]
+
+
+class TooManyPages(Exception):
+    """`PAGES_MAX` pages are in the making."""
 
 
 class ScanRunner:
@@ -31,7 +35,14 @@ class ScanRunner:
         return len(self._pages)
 
     def run(self, scan: PageScan, on_page: OnPage) -> None:
-        """Make the page; `on_page` gets it, or the error that ended it, now or in a later turn."""
+        """Make the page; `on_page` gets it, or the exception that ended it, now or in a later turn.
+
+        Raises:
+            TooManyPages: It was not begun.
+        """
+        if len(self._pages) >= PAGES_MAX:
+            scan.close()
+            raise TooManyPages
         now = self._environment.now()
         if self._slice_closed:
             self._slice_closed = False
@@ -45,7 +56,7 @@ class ScanRunner:
         try:
             if not scan.step():
                 return False
-        except (Corruption, EngineFailure, DynamoDBError) as error:
+        except Exception as error:  # noqa: BLE001  # one page's failure is its own; `on_page` judges it
             scan.close()
             on_page(error)
             return True

@@ -282,6 +282,8 @@ def test_peers_are_dialled_and_remembered():
     assert "h:22" in dialers
     peers.learn([Peer("node-2", "n2", "az2", "h:22")])  # says nothing of gRPC
     assert peers.find("node-2").grpc == "g:22"
+    peers.learn([Peer("node-2", "n2", "az2", "h:old")], hearsay=True)
+    assert peers.find("node-2").address == "h:22"  # a link that works knows better
     assert {peer.node_id for peer in peers.saved[-1]} == {"node-2", "node-4"}
 
 

@@ -20,7 +20,7 @@ from proto.messages import (
     WrongPartition,
 )
 from raft.group import Role
-from storagenode.engine import DATA
+from storagenode.engine import DATA, feed_key
 from tests.unit.storagenode_harness import FakeLink, World, body, item, put
 
 ABSENT = "attribute_not_exists(pk)"
@@ -224,3 +224,36 @@ def test_a_reader_of_what_is_trimmed_is_told(monkeypatch):
     assert [record.position for record in world.link.take()[0].records] == [3, 4, 5]
     world.replica.on_feed(world.link, ReadFeed(3, 7, -1, 10, 1000))
     assert world.link.take() == [FeedPage(3, [], 5, trimmed=True)]
+
+
+def test_a_reads_failure_of_our_own_making_is_its_own(filled, monkeypatch):
+    def broken(scan, items_max=0):
+        raise RuntimeError("bug")
+
+    filled.group.lease = False
+    number = filled.next_id()
+    filled.replica.on_query(filled.link, Query(number, 7, b"a", b"z", True))
+    get(filled, "b")
+    filled.environment.turn()
+    monkeypatch.setattr("storagenode.query_pages.PageScan.step", broken)
+    filled.group.pass_barriers()
+    failed, value = filled.link.take()
+    assert failed == Unavailable(number, "internal error")
+    assert isinstance(value, Value)
+    assert filled.replica.standing.serves
+
+
+def test_pages_in_the_making_have_a_bound(filled, monkeypatch):
+    monkeypatch.setattr("storagenode.scans.PAGES_MAX", 2)
+    monkeypatch.setattr("storagenode.query_pages.PageScan.step", lambda scan: False)
+    for number in range(3):
+        filled.replica.on_query(filled.link, Query(number, 7, b"a", b"z", True))
+    assert filled.link.take() == [Unavailable(2, "too many pages in the making")]
+
+
+def test_a_damaged_feed_record_takes_the_replica_out_of_service():
+    world = World(feed=True).lead()
+    world.written(put("b"))
+    world.engine.write([(feed_key(7, 1), b"damaged")])
+    world.replica.on_feed(world.link, ReadFeed(5, 7, 0, 10, 0))
+    assert world.link.take() == [Unavailable(5, "replica out of service")]
