@@ -19,6 +19,7 @@ from typing import TypeAlias
 import msgspec
 
 from proto.messages import ActionResult, FeedRecord
+from storagenode.request_memory import RememberedRequests
 
 ENTRY_VERSION = 1
 STATE_VERSION = 1
@@ -54,14 +55,6 @@ class Entry(msgspec.Struct, array_like=True, gc=False, frozen=True):
     outcomes: list[WriteOutcome]
 
 
-class RememberedRequest(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """A request whose outcome a retry must get again."""
-
-    request_id: bytes
-    timestamp: int
-    results: list[ActionResult]
-
-
 class ReplicaState(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """Everything of a replica that is not an item: goes with checkpoints and snapshots.
 
@@ -76,7 +69,7 @@ class ReplicaState(msgspec.Struct, array_like=True, gc=False, frozen=True):
         size_bytes: Their size by DynamoDB's rule.
         feed_position: Position of the newest feed record.
         timestamp: Highest hybrid logical timestamp applied, microseconds.
-        requests: Request memory, oldest first.
+        requests: Request memory.
     """
 
     version: int
@@ -89,7 +82,7 @@ class ReplicaState(msgspec.Struct, array_like=True, gc=False, frozen=True):
     size_bytes: int = 0
     feed_position: int = 0
     timestamp: int = 0
-    requests: list[RememberedRequest] = []
+    requests: RememberedRequests = RememberedRequests()
 
 
 class AppliedState(msgspec.Struct, array_like=True, gc=False, frozen=True):

@@ -206,7 +206,7 @@ class Replica:
             self.size_bytes,
             self._feed_position,
             self._timestamp,
-            self._memory.requests(),
+            self._memory.content(),
         )
         # An entry that changed the members after the applied index is not part of this state.
         later = self._configured_index > self.applied_index
@@ -249,6 +249,7 @@ class Replica:
                     append((DATA + key, pack_record(body, size, timestamp, index)))
             images += len(outcome.images)
             remember(outcome.request_id, timestamp, outcome.results)
+        self._memory.expire(timestamp)
         self.item_count = entry.item_count
         self.size_bytes = entry.size_bytes
         self._feed_position = entry.feed_position

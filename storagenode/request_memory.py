@@ -3,64 +3,115 @@
 Every replica builds it from the log entries that it applies, so a new leader has it. Time is that of the
 entries (hybrid logical timestamps): what is remembered does not depend on when a replica applies.
 
-Bounds: `MEMORY_US` of time, `REQUESTS_MAX` requests, `RESULT_BYTES_MAX` of returned attributes; the oldest go
-first. Routers must not retry a write for longer than `MEMORY_US`.
+A request is remembered for `MEMORY_US`; routers must not retry a write for longer. The leader takes no new
+writes while `REQUESTS_MAX` younger ones are remembered (`is_full`): forgetting one early could let it happen
+twice. Only returned attributes may go earlier, past `RESULT_BYTES_MAX`: then a retry learns that the write was
+done, not what it returned.
+
+Everything is kept as bytes: there can be many, and the garbage collector should not have to look at them.
 """
 
 from collections import deque
-from collections.abc import Iterable
+
+import msgspec
 
 from proto.messages import ActionResult
-from storagenode.log_entries import RememberedRequest
 
 MEMORY_US = 10_000_000
-REQUESTS_MAX = 20_000
+REQUESTS_MAX = 200_000
+REQUESTS_HARD_MAX = 2 * REQUESTS_MAX
+"""Past this the oldest go whatever their age; a leader that refuses at `REQUESTS_MAX` never comes here."""
 RESULT_BYTES_MAX = 4 << 20
+LARGE_RESULT_BYTES = 64
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[ActionResult]).decode
+_FORGOTTEN = _encode([])
+
+
+class RememberedRequests(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """A memory's content, oldest first, for checkpoints and snapshots.
+
+    Attributes:
+        runs: Timestamp and number of requests that share it.
+        ids: Request ids.
+        results: Encoded results, one for each id.
+    """
+
+    runs: list[tuple[int, int]] = []
+    ids: list[bytes] = []
+    results: list[bytes] = []
 
 
 class RequestMemory:
     """Outcomes of the newest requests by their id."""
 
-    __slots__ = ("_order", "_result_bytes", "_results")
+    __slots__ = ("_ids", "_large", "_large_bytes", "_results", "_runs")
 
-    def __init__(self, requests: Iterable[RememberedRequest] = ()) -> None:
-        self._results: dict[bytes, list[ActionResult]] = {}
-        self._order: deque[tuple[int, bytes]] = deque()  # (timestamp, request id), oldest first
-        self._result_bytes = 0
-        for request in requests:
-            self.remember(request.request_id, request.timestamp, request.results)
+    def __init__(self, content: RememberedRequests | None = None) -> None:
+        self._results: dict[bytes, bytes] = {}
+        self._ids: deque[bytes] = deque()  # oldest first
+        self._runs: deque[list[int]] = deque()  # [timestamp, how many of `_ids` have it]
+        self._large: deque[bytes] = deque()  # those of `_ids` whose results are large
+        self._large_bytes = 0
+        if content is not None:
+            assert len(content.ids) == len(content.results) == sum(n for _, n in content.runs)
+            self._ids.extend(content.ids)
+            self._runs.extend([timestamp, count] for timestamp, count in content.runs)
+            self._results.update(zip(content.ids, content.results, strict=True))
+            for request_id, result in zip(content.ids, content.results, strict=True):
+                if len(result) > LARGE_RESULT_BYTES:
+                    self._large.append(request_id)
+                    self._large_bytes += len(result)
 
     def __len__(self) -> int:
-        return len(self._results)
+        return len(self._ids)
+
+    def is_full(self, now: int) -> bool:
+        """Whether nothing more should be written at `now`, because all that is remembered must stay so."""
+        return len(self._ids) >= REQUESTS_MAX and self._runs[0][0] >= now - MEMORY_US
 
     def get(self, request_id: bytes) -> list[ActionResult] | None:
-        """The results of a remembered request, else None."""
-        return self._results.get(request_id)
+        """The results of a remembered request, empty if they are forgotten; None for an unknown request."""
+        data = self._results.get(request_id)
+        return None if data is None else _decode(data)
 
     def remember(self, request_id: bytes, timestamp: int, results: list[ActionResult]) -> None:
         """Take a request's results; remembering one again (a replayed entry) changes nothing."""
         if request_id in self._results:
             return
-        self._results[request_id] = results
-        order = self._order
-        order.append((timestamp, request_id))
-        for result in results:
-            if result.attributes is not None:
-                self._result_bytes += len(result.attributes)
-        oldest = timestamp - MEMORY_US
-        # Few at a time go in and few at a time go out, so this is constant work per request.
-        while (
-            order[0][0] < oldest
-            or len(order) > REQUESTS_MAX
-            or (self._result_bytes > RESULT_BYTES_MAX and len(order) > 1)
-        ):
-            for result in self._results.pop(order.popleft()[1]):
-                if result.attributes is not None:
-                    self._result_bytes -= len(result.attributes)
+        data = _encode(results)
+        self._results[request_id] = data
+        self._ids.append(request_id)
+        runs = self._runs
+        if runs and runs[-1][0] == timestamp:
+            runs[-1][1] += 1
+        else:
+            runs.append([timestamp, 1])
+        if len(data) > LARGE_RESULT_BYTES:
+            self._large.append(request_id)
+            self._large_bytes += len(data)
+            while self._large_bytes > RESULT_BYTES_MAX and len(self._large) > 1:
+                oldest = self._large.popleft()
+                self._large_bytes -= len(self._results[oldest])
+                self._results[oldest] = _FORGOTTEN
 
-    def requests(self) -> list[RememberedRequest]:
-        """Everything remembered, oldest first."""
-        return [
-            RememberedRequest(request_id, timestamp, self._results[request_id])
-            for timestamp, request_id in self._order
-        ]
+    def expire(self, timestamp: int) -> None:
+        """Let go of what is too old once an entry of this time is applied."""
+        runs = self._runs
+        oldest = timestamp - MEMORY_US
+        while runs and (runs[0][0] < oldest or len(self._ids) > REQUESTS_HARD_MAX):
+            for _ in range(runs.popleft()[1]):
+                request_id = self._ids.popleft()
+                data = self._results.pop(request_id)
+                if self._large and self._large[0] == request_id:
+                    self._large.popleft()
+                    self._large_bytes -= len(data)
+
+    def content(self) -> RememberedRequests:
+        """Everything remembered."""
+        return RememberedRequests(
+            [(timestamp, count) for timestamp, count in self._runs],
+            list(self._ids),
+            [self._results[request_id] for request_id in self._ids],
+        )

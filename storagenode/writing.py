@@ -23,7 +23,7 @@ from storagenode.apply_round import ApplyRound
 from storagenode.engine import DATA, Engine, EngineFailure
 from storagenode.evaluation import Effect, Refusal, Stored, evaluate
 from storagenode.log_entries import ENTRY_VERSION, Entry, WriteOutcome, encode_entry
-from storagenode.request_memory import RequestMemory
+from storagenode.request_memory import REQUESTS_MAX, RequestMemory
 from storagenode.standing import Standing
 
 log = logging.getLogger(__name__)
@@ -164,7 +164,10 @@ class Writes:
         request_id = request.request_id
         results = self.memory.get(request_id)
         if results is not None:
-            link.send(Written(request.id, results))
+            if results:
+                link.send(Written(request.id, results))
+            else:
+                link.send(OutcomeUnknown(request.id, "done, but what it returned is forgotten"))
             return
         pending = self._by_request_id.get(request_id)
         if pending is not None:
@@ -175,6 +178,12 @@ class Writes:
         size = REQUEST_OVERHEAD_BYTES
         for action in request.actions:
             size += len(action.body) + len(action.key)
+        memory = self.memory
+        if len(memory) >= REQUESTS_MAX and memory.is_full(
+            max(self._wall_micros(), self._timestamp)
+        ):
+            link.send(Unavailable(request.id, "too many requests to remember"))
+            return
         if len(self._queue) >= QUEUE_REQUESTS_MAX or self._queued_bytes + size > QUEUE_BYTES_MAX:
             link.send(Unavailable(request.id, "write queue full"))
             return

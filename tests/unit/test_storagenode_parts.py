@@ -6,15 +6,15 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from proto.messages import ActionResult
+from proto.messages import ActionResult, OutcomeUnknown, Unavailable, Written
 from storagenode import checkpoints as checkpoints_module
+from storagenode import request_memory
 from storagenode.apply_round import ApplyRound
 from storagenode.checkpoints import Checkpoints
 from storagenode.data_directory import DataDirectory, DirectoryInUse, ForeignDirectory, Peer
 from storagenode.engine import EngineFailure
 from storagenode.log_entries import (
     Entry,
-    RememberedRequest,
     UnknownFormat,
     WriteOutcome,
     decode_applied,
@@ -27,7 +27,7 @@ from storagenode.log_entries import (
 from storagenode.main import initial_cluster, parse_flags
 from storagenode.memory_engine import MemoryEngine
 from storagenode.metrics import MeasuredLog, NodeCollector
-from storagenode.request_memory import MEMORY_US, REQUESTS_MAX, RESULT_BYTES_MAX, RequestMemory
+from storagenode.request_memory import MEMORY_US, RESULT_BYTES_MAX, RequestMemory
 from tests.unit.storagenode_fake_host import FakeHost, make_node
 from tests.unit.storagenode_harness import World, fresh_state, put
 
@@ -71,40 +71,82 @@ def test_versions_of_the_future_are_refused():
 # --- request memory ---
 
 
+def remember(memory, request_id, timestamp, results=RESULT):
+    memory.remember(request_id, timestamp, results)
+    memory.expire(timestamp)
+
+
 def test_memory_is_bounded_in_time():
     memory = RequestMemory()
-    memory.remember(b"a", 1_000, RESULT)
-    memory.remember(b"b", 2_000, RESULT)
-    memory.remember(b"c", 1_500 + MEMORY_US, RESULT)
-    assert memory.get(b"a") is None
-    assert memory.get(b"b") is RESULT
-    assert [request.request_id for request in memory.requests()] == [b"b", b"c"]
+    remember(memory, b"a", 1_000)
+    remember(memory, b"A", 1_000)
+    remember(memory, b"b", 2_000)
+    remember(memory, b"c", 1_500 + MEMORY_US)
+    assert [memory.get(name) for name in (b"a", b"A")] == [None, None]
+    assert memory.get(b"b") == RESULT
+    assert memory.content().ids == [b"b", b"c"]
 
 
-def test_memory_is_bounded_in_number():
+def test_a_full_memory_says_so_and_forgets_nothing(monkeypatch):
+    monkeypatch.setattr(request_memory, "REQUESTS_MAX", 5)
     memory = RequestMemory()
-    for number in range(REQUESTS_MAX + 10):
-        memory.remember(number.to_bytes(8, "big"), 1, RESULT)
-    assert len(memory) == REQUESTS_MAX
-    assert memory.get((9).to_bytes(8, "big")) is None
-    assert memory.get((10).to_bytes(8, "big")) is RESULT
+    for number in range(5):
+        assert not memory.is_full(1_000)
+        remember(memory, bytes([number]), 1_000)
+    assert memory.is_full(1_000)
+    assert memory.is_full(1_000 + MEMORY_US)
+    assert not memory.is_full(1_001 + MEMORY_US)
+    assert len(memory) == 5
 
 
-def test_memory_is_bounded_in_bytes_but_keeps_the_newest():
+def test_a_leader_with_a_full_memory_takes_no_writes(monkeypatch):
+    for module in ("request_memory", "writing"):
+        monkeypatch.setattr(f"storagenode.{module}.REQUESTS_MAX", 2)
+    world = World().lead()
+    world.written(put("b"))
+    world.written(put("b"), request_id=b"r" * 16)
+    number = world.write(put("b"))
+    assert world.link.take() == [Unavailable(number, "too many requests to remember")]
+    world.write(put("b"), request_id=b"r" * 16)  # a retry is no new write
+    assert isinstance(world.link.take()[0], Written)
+    world.wall += MEMORY_US + 2
+    assert isinstance(world.written(put("b")), Written)
+
+
+def test_large_results_go_earlier_but_not_the_request():
     memory = RequestMemory()
+    large = [ActionResult(0, 1, bytes(RESULT_BYTES_MAX // 4))]
     for number in range(10):
-        memory.remember(bytes([number]), 1, [ActionResult(0, 1, bytes(RESULT_BYTES_MAX // 4))])
-    assert len(memory) == 4
-    memory.remember(b"huge", 1, [ActionResult(0, 1, bytes(RESULT_BYTES_MAX * 2))])
-    assert memory.get(b"huge") is not None
-    assert len(memory) == 1
+        remember(memory, bytes([number]), number, large)
+    assert [memory.get(bytes([n])) for n in (0, 6, 7, 9)] == [[], [], large, large]
+    again = RequestMemory(memory.content())
+    assert again.content() == memory.content()
+    for both in (memory, again):
+        remember(both, b"late", 5 + MEMORY_US)
+        assert both.content().ids == [*(bytes([n]) for n in range(5, 10)), b"late"]
+        remember(both, b"later", 100 + MEMORY_US, large)
+        assert both.content().ids == [b"late", b"later"]
+        assert both._large_bytes == len(msgspec.msgpack.encode(large))
+
+
+def test_a_retry_whose_results_are_forgotten_is_not_applied_again(monkeypatch):
+    monkeypatch.setattr(request_memory, "RESULT_BYTES_MAX", 100)
+    world = World().lead()
+    world.written(put("b", a={"S": "x" * 200}))
+    world.written(put("b", a={"S": "x" * 200}, returns=1), request_id=b"r" * 16)
+    world.written(put("b", returns=1))
+    number = world.write(put("b", a={"S": "new"}), request_id=b"r" * 16)
+    assert isinstance(world.link.take()[0], OutcomeUnknown)
+    assert number
+    assert world.replica.queued_writes == 0
 
 
 def test_remembering_again_changes_nothing():
-    memory = RequestMemory([RememberedRequest(b"a", 1, RESULT)])
-    memory.remember(b"a", 2, [ActionResult(9, 9)])
+    memory = RequestMemory()
+    remember(memory, b"a", 1)
+    remember(memory, b"a", 2, [ActionResult(9, 9)])
     assert memory.get(b"a") == RESULT
-    assert RequestMemory(memory.requests()).requests() == memory.requests()
+    assert len(memory) == 1
 
 
 # --- apply round ---
