@@ -361,6 +361,10 @@ class Core(SyncObj):  # type: ignore[misc]
             self._SyncObj__onReadonlyNodeConnected(node)
             if node not in guard.up:
                 self.disconnect(node)
+        if self.is_leader and not guard.is_voter:
+            # Elected with its own removal in the log, now applied. The core would go on counting itself.
+            self._SyncObj__setState(_FOLLOWER)
+            self._SyncObj__raftLeader = None
 
     # overridden
 

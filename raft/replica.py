@@ -147,7 +147,7 @@ class Replica:
         member = member_of(self._history.current, replica_id)
         if member is None and replica_id in self.routes:
             # A leader that joined by a change which we have not applied yet.
-            member = Member(ReplicaId(replica_id), self.routes[replica_id])
+            member = Member(ReplicaId(int(replica_id)), self.routes[replica_id])
         return member
 
     @property

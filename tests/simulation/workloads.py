@@ -177,23 +177,36 @@ class Driver:
             world.replica_ids[group] += 1
             member = Member(ReplicaId(world.replica_ids[group]), NodeId(new.name), is_learner=True)
             members.append(member)
-            self._prepare(new, group, member)
-        proposed = Configuration(tuple(members))
+            self._join(new, group, member, node)
+            return
+        self._propose_change(node, group, Configuration(tuple(members)))
+
+    @staticmethod
+    def _propose_change(node: SimNode, group: int, proposed: Configuration) -> None:
+        replica = node.replica(group)
         if why_not(replica.status().configuration, proposed, replica.replica_id) is None:
             node.step(lambda: replica.change_configuration(proposed, lambda *_: None))
 
-    @staticmethod
-    def _prepare(node: SimNode, group: int, member: Member) -> None:
-        """A replica with a fresh id on that node; what it had of an earlier one is removed first."""
-        host = node.host
+    def _join(self, new: SimNode, group: int, member: Member, leader: SimNode) -> None:
+        """A blank replica on that node (whatever it had is removed first); proposed once that is durable."""
+        host, life = new.host, leader.life
         assert host is not None
 
-        def prepare() -> None:
-            if node.replica(group) is not None:
-                host.remove_group(group)
-            node.join(group, member.replica_id)
+        def propose() -> None:
+            replica, joined = leader.replica(group), new.replica(group)
+            if joined is None or joined.replica_id != member.replica_id:
+                return
+            if leader.life == life and replica is not None and replica.lease_is_valid():
+                members = replica.status().configuration.members
+                self._propose_change(leader, group, Configuration((*members, member)))
 
-        node.step(prepare)
+        def prepare() -> None:
+            if new.replica(group) is not None:
+                host.remove_group(group)
+            new.join(group, member.replica_id)
+            host.when_durable(propose)
+
+        new.step(prepare)
 
     # fate
 

@@ -1,0 +1,202 @@
+"""Each safety rule switched off alone must bring its violation back; else the simulator proves nothing.
+
+python -m tests.simulation.mutations [NAME ...] [--seeds N] [--control: same worlds, all rules on, no violation]
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from raft.group import Settings
+from raft.guard import Guard
+from raft.journal import GroupJournal
+from raft.node_log import NodeLog
+from raft.replica import Replica
+from tests.simulation.run import CONFIGURATIONS
+from tests.simulation.workloads import simulate
+from tests.simulation.world import Options, Violation
+
+Patch = tuple[type, str, object]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """Rules taken out, and a world in which that is likely to show."""
+
+    patches: tuple[Patch, ...]
+    options: Options
+    seeds: int = 200  # within so many seeds the violation must show
+
+
+@contextmanager
+def mutated(patches: tuple[Patch, ...]) -> Iterator[None]:
+    before = [(owner, name, owner.__dict__[name]) for owner, name, _ in patches]
+    try:
+        for owner, name, value in patches:
+            setattr(owner, name, value)
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
+
+
+def _route_everything(replica: Replica, send: Callable[..., None]) -> None:
+    guard = replica.guard
+    for message in (*guard.appends, *guard.others):
+        node = replica.routes.get(message.target)
+        if node is not None:
+            send(node, message)
+    guard.drop_outbox()
+
+
+def _bare_with_commit(original: Callable[..., None]) -> Callable[..., None]:
+    def append_to(guard, target, previous, previous_term, entries, commit):
+        if not previous:
+            commit = guard.core.commit_index
+        original(guard, target, previous, previous_term, entries, commit)
+
+    return append_to
+
+
+def _campaign_at_once(guard: Guard) -> bool:
+    return guard.is_voter
+
+
+def _forget_commits(journal: GroupJournal, commit: int) -> None:
+    journal.commit = commit
+
+
+def _no(*_: object) -> bool:
+    return False
+
+
+def _yes(*_: object) -> bool:
+    return True
+
+
+def _nothing(*_: object) -> None:
+    return None
+
+
+ALWAYS = property(_yes)
+TINY = CONFIGURATIONS["tiny"]
+COMPACT = CONFIGURATIONS["compact"]
+SLOW_FIVE = Options(
+    network="unordered", replicas=5, slow=0.06, isolations=0.8, proposals=40.0, duplicate=0.1
+)
+NO_PRE_VOTE: Patch = (Guard, "may_campaign", _campaign_at_once)
+
+MUTATIONS: dict[str, Mutation] = {
+    "acks of any term": Mutation(((Guard, "is_current", _yes),), SLOW_FIVE, 400),
+    "no trimming": Mutation(
+        ((Guard, "without_known", lambda guard, entries, first, last: entries),),
+        replace(TINY, network="unordered"),
+    ),
+    "no clamping": Mutation(
+        ((Guard, "clamped", lambda guard, commit, verified: commit),),
+        replace(TINY, network="unordered", isolations=0.8),
+    ),
+    "commit by unverified messages": Mutation(
+        (
+            (Guard, "commit_unverified", lambda guard, m: m.commit),
+            (Guard, "append_to", _bare_with_commit(Guard.append_to)),
+        ),
+        replace(COMPACT, isolations=0.8, proposals=30.0, reads=40.0),
+    ),
+    "send before sync": Mutation(((Replica, "route", _route_everything),), COMPACT),
+    "tick before sync": Mutation(((GroupJournal, "is_durable", ALWAYS),), COMPACT),
+    "votes counted, not voters": Mutation(
+        ((Guard, "counts_vote", _yes), NO_PRE_VOTE, (Guard, "leader_is_alive", _no)),
+        replace(SLOW_FIVE, duplicate=0.5),
+    ),
+    "no stickiness": Mutation(
+        ((Guard, "leader_is_alive", _no), NO_PRE_VOTE), replace(Options(), reads=60.0)
+    ),
+    "reset again and again": Mutation(
+        (
+            (Guard, "accepts_reset", _yes),
+            (Guard, "resume_at", lambda guard, previous, last: min(previous, last + 1)),
+        ),
+        replace(TINY, isolations=0.8, proposals=40.0),
+    ),
+    "no stale-term answer": Mutation(((Guard, "_tell_term", _nothing),), COMPACT, 300),
+    "reads before an own entry": Mutation(
+        ((Guard, "is_readable", property(lambda guard: guard.core.is_leader)),),
+        replace(Options(), reads=80.0, crashes=0.6),
+    ),
+    "lease survives a transfer": Mutation(
+        ((Guard, "is_lease_off", _no),), replace(Options(), transfers=4.0, reads=80.0), 300
+    ),
+    "no quiet time": Mutation(
+        ((Guard, "is_quiet", _no),), replace(Options(), crashes=2.0, reads=80.0), 300
+    ),
+    "no margin": Mutation(
+        (),
+        replace(Options().with_settings(clock_drift_margin=-1.0), drift=0.1, reads=80.0),
+    ),
+    "campaign before applying": Mutation(
+        ((Guard, "has_applied_all", _yes),),
+        replace(CONFIGURATIONS["members"], changes=4.0, isolations=0.6, crashes=0.6),
+        300,
+    ),
+    "two changes at once": Mutation(
+        ((Replica, "may_change_configuration", _yes),),
+        replace(CONFIGURATIONS["members"], changes=6.0, isolations=0.6),
+        300,
+    ),
+    "commit index never stored": Mutation(
+        (
+            (GroupJournal, "setRaftCommitIndex", _forget_commits),
+            (NodeLog, "note_commit", _nothing),
+        ),
+        replace(CONFIGURATIONS["members"], changes=4.0, crashes=1.0),
+        300,
+    ),
+}
+
+
+def _sane(settings: Settings) -> Settings:
+    return replace(settings, clock_drift_margin=0.2)
+
+
+def search(mutation: Mutation, seeds: int) -> tuple[int, Exception] | None:
+    """The first seed that shows the violation."""
+    with mutated(mutation.patches):
+        for seed in range(seeds):
+            try:
+                simulate(seed, mutation.options)
+            except Exception as error:  # noqa: BLE001 - any of them is what is looked for
+                return seed, error
+    return None
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--seeds", type=int, default=0)
+    parser.add_argument("--control", action="store_true")
+    arguments = parser.parse_args(argv)
+    missed = 0
+    for name in arguments.names or MUTATIONS:
+        mutation = MUTATIONS[name]
+        seeds = arguments.seeds or mutation.seeds
+        if arguments.control:
+            sane = replace(mutation.options, settings=_sane(mutation.options.settings))
+            mutation = replace(mutation, patches=(), options=sane)
+        found = search(mutation, seeds)
+        if found is None:
+            missed += 1
+            print(f"{name}: nothing in {seeds} seeds", flush=True)
+        else:
+            seed, error = found
+            kind = error.kind if isinstance(error, Violation) else type(error).__name__
+            print(f"{name}: seed {seed}: {kind}: {str(error)[:120]}", flush=True)
+    if arguments.control:
+        missed = len(arguments.names or MUTATIONS) - missed
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
