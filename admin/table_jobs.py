@@ -33,7 +33,7 @@ from datamodel.table_descriptions import TableDescription, initial_partitions
 from proto import control_pb2
 from proto.catalog_client import CatalogClient, RowWrite, insert, remove, update
 from proto.cluster_client import ClusterClient
-from proto.messages import Stats, StatsReply
+from proto.messages import ReplicaAddress, Stats, StatsReply
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class TableJobs:
         """Open the replicas, wait for leaders, and let the table be ACTIVE."""
         partitions = await self._catalog.fetch_partitions(table.table_id)
         for partition in partitions:  # the copy may lag; whoever asks a group must know where it is
-            self._client.update_groups({partition.group: self._catalog.view.addresses(partition)})
+            self._client.update_groups({partition.group: self._addresses(partition)})
         members = {p.group: [replica.node_id for replica in p.replicas] for p in partitions}
         involved = {node_id for ids in members.values() for node_id in ids}
         rows = [self._node(node_id) for node_id in sorted(involved)]
@@ -184,7 +184,7 @@ class TableJobs:
             await self._nodes.open_replica(
                 self._node(replica.node_id),
                 partition,
-                self._catalog.view.addresses(partition),
+                self._addresses(partition),
                 replica.replica_id,
                 campaign=campaign,
             )
@@ -199,6 +199,27 @@ class TableJobs:
             )
             return False
         return True
+
+    def _addresses(self, partition: PartitionRow) -> list[ReplicaAddress]:
+        """Where a partition's replicas are; the catalog's own nodes are known before they register."""
+        view = self._catalog.view
+        found = view.addresses(partition)
+        known = {address.node_id for address in found}
+        unregistered = {
+            address.node_id: address
+            for address in self._client.replicas(CATALOG_GROUP)
+            if address.node_id not in known
+        }
+        return found + [
+            ReplicaAddress(
+                replica.replica_id,
+                replica.node_id,
+                unregistered[replica.node_id].address,
+                unregistered[replica.node_id].az,
+            )
+            for replica in partition.replicas
+            if replica.node_id in unregistered
+        ]
 
     def _node(self, node_id: str) -> NodeRow:
         """A node's row; one that cannot be called when it has none."""

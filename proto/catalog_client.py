@@ -468,8 +468,13 @@ class CatalogClient:
             except Exception:
                 log.exception("catalog listener failed")
         for holds, future in list(self._waits):
-            if not future.done() and holds(self.view):
-                future.set_result(None)
+            if future.done():
+                continue
+            try:
+                if holds(self.view):
+                    future.set_result(None)
+            except Exception as error:  # noqa: BLE001 - whoever waits gets it, nobody else
+                future.set_exception(error)
 
     def _tell_where_groups_are(self, changes: Sequence[RowChange]) -> None:
         moved_nodes: set[str] = set()

@@ -103,6 +103,9 @@ class FakeCluster:
         for group in removed:
             self.groups.pop(group, None)
 
+    def replicas(self, group: int) -> tuple:
+        return tuple(self.groups.get(group, ()))
+
     async def request(self, request, timeout_s: float, leader: bool = True) -> Answer:
         self.requests.append(request)
         self.on_request(request)
