@@ -20,16 +20,16 @@ Pure in (state, message, time of the turn): no socket, no clock. Messages to sen
 `others`; the host decides when they may leave. Whatever raises ends the replica.
 """
 
-import random
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
-from raft.elections import NEVER, Elections
-from raft.group import Configuration, LogIndex, Settings, Term
+from raft.consensus import Moment
+from raft.elections import NEVER
+from raft.group import LogIndex, Settings, Term
 from raft.journal import GroupJournal, ReplicaFailure
 from raft.leases import Leadership
-from raft.membership import voters_of
 from raft.snapshots import is_notice_due, is_useful
+from raft.voting import Voting
 from raft.wire import (
     ACK_HEARD,
     ACK_RESET,
@@ -47,77 +47,23 @@ from raft.wire import (
     VoteRequest,
 )
 
-# While a new group's founder campaigns it asks again this soon: the other replicas are being created just now.
-EAGER_PAUSE_S = 0.05
-EAGER_FOR_S = 2.0
 
-
-class Moment:
-    """The instant of the current turn, read once by the host and seen by everything below it."""
-
-    __slots__ = ("now", "random")
-
-    def __init__(self, chance: random.Random) -> None:
-        self.now = 0.0
-        self.random = chance
-
-
-class ConsensusCore(Protocol):
-    """The core as the guard sees it (`pysyncobj_group.Core`). Nodes are replica ids."""
-
-    @property
-    def term(self) -> int: ...  # noqa: D102
-    @property
-    def is_leader(self) -> bool: ...  # noqa: D102
-    @property
-    def leader(self) -> int | None: ...  # noqa: D102
-    @property
-    def commit_index(self) -> int: ...  # noqa: D102
-    @property
-    def applied_index(self) -> int: ...  # noqa: D102
-    @property
-    def own_term_index(self) -> int | None: ...  # noqa: D102
-    @property
-    def match_index(self) -> Mapping[int, int]: ...  # noqa: D102
-    @property
-    def next_index(self) -> dict[int, int]: ...  # noqa: D102
-
-    def deliver(self, source: int, message: dict[str, Any]) -> None: ...  # noqa: D102
-    def connect(self, peer: int) -> None: ...  # noqa: D102
-    def disconnect(self, peer: int) -> None: ...  # noqa: D102
-
-
-class Guard:
+class Guard(Voting):
     """One replica's guard."""
 
     __slots__ = (
         "_answering",
         "_parked",
         "appends",
-        "configuration",
-        "core",
         "dropped",
-        "elections",
-        "group",
         "is_bulk_blocked",
-        "journal",
-        "leadership",
         "lease_off_term",
-        "moment",
         "needs_push",
-        "needs_tick",
         "on_snapshot_notice",
-        "other_voters",
-        "others",
-        "replica_id",
         "sequence",
-        "settings",
         "up",
-        "voter_count",
         "wants_notice",
     )
-
-    core: ConsensusCore
 
     def __init__(
         self,
@@ -128,21 +74,12 @@ class Guard:
         settings: Settings,
         quiet_until: float,
     ) -> None:
-        self.group = group
-        self.replica_id = replica_id
-        self.journal = journal
-        self.moment = moment
-        self.settings = settings
-        self.elections = Elections(quiet_until)
-        self.leadership = Leadership(-1)
-        self.lease_off_term = (
-            -1
-        )  # a transfer was begun in this term: no lease reads for the rest of it
+        super().__init__(group, replica_id, journal, moment, settings, quiet_until)
+        # A transfer was begun in this term: no lease reads for the rest of it.
+        self.lease_off_term = -1
         self.sequence = 0
         self.up: set[int] = set()  # replicas whose node has a link to ours
         self.appends: list[Append] = []
-        self.others: list[Message] = []
-        self.needs_tick = False
         self.needs_push = False
         self.wants_notice = False
         self.dropped = 0
@@ -151,20 +88,6 @@ class Guard:
         self._parked: list[int] = []
         # The sequence and send time that the next ack echoes.
         self._answering: tuple[int, float] = (0, 0.0)
-        self.set_configuration(journal.checkpoint.configuration)
-
-    def set_configuration(self, configuration: Configuration) -> None:
-        """The configuration that is applied here."""
-        self.configuration = configuration
-        voters = voters_of(configuration)
-        self.voter_count = len(voters)
-        self.other_voters = frozenset(int(v) for v in voters if v != self.replica_id)
-        self.leadership.lease_until = NEVER
-
-    @property
-    def is_voter(self) -> bool:
-        """Whether this replica counts in its own configuration."""
-        return len(self.other_voters) < self.voter_count
 
     # sending, for the core (it calls `send`) and for ourselves
 
@@ -276,9 +199,6 @@ class Guard:
                 )
             )
 
-    def _tell_term(self, target: int) -> None:
-        self.others.append(StaleTerm(self.group, self.replica_id, target, self.core.term))
-
     def drop_outbox(self) -> None:
         """What is queued is never sent. (Messages may be lost; acks of entries that are gone must be.)"""
         self.appends.clear()
@@ -289,14 +209,6 @@ class Guard:
     def receive(self, message: Message) -> None:
         """Act on a message addressed to this replica."""
         _HANDLERS[type(message)](self, message)
-
-    def _adopt_term(self, source: int, term: int) -> None:
-        """Take a higher term without voting: the core steps down on a vote request it can never grant."""
-        if term > self.core.term:
-            self.core.deliver(
-                source,
-                {"type": "request_vote", "term": term, "last_log_index": -1, "last_log_term": -1},
-            )
 
     def _deliver_bare(self, source: int, term: int, commit: int) -> None:
         self.core.deliver(source, {"type": "append_entries", "term": term, "commit_index": commit})
@@ -442,115 +354,6 @@ class Guard:
             return False
         resets[source] = self.sequence
         return True
-
-    # elections
-
-    def leader_is_alive(self) -> bool:
-        """Whether rule 10 forbids helping a candidate right now."""
-        now = self.moment.now
-        if self.is_quiet(now):
-            return True
-        election_min_s = self.settings.election_min_s
-        if self.core.is_leader:
-            return now < self.leadership.quorum_time(self.other_voters, now) + election_min_s
-        return now - self.elections.heard_leader_at < election_min_s
-
-    def is_quiet(self, now: float) -> bool:
-        """Whether we started so recently that a promise made before may still bind us."""
-        return now < self.elections.quiet_until and self.voter_count > 1
-
-    def _on_vote_request(self, m: VoteRequest) -> None:
-        if m.term < self.core.term:
-            self._tell_term(m.source)
-            return
-        if not m.is_transfer and self.leader_is_alive():
-            return
-        self.core.deliver(
-            m.source,
-            {
-                "type": "request_vote",
-                "term": m.term,
-                "last_log_index": m.last_index,
-                "last_log_term": m.last_term,
-            },
-        )
-
-    def _on_vote_grant(self, m: VoteGrant) -> None:
-        if m.term == self.core.term and self.counts_vote(m):
-            self.core.deliver(m.source, {"type": "response_vote", "term": m.term})
-
-    def counts_vote(self, m: VoteGrant) -> bool:
-        """Whether this is the first grant of a member in this term (rule 9)."""
-        return m.source in self.other_voters and self.elections.count_vote(m.term, m.source)
-
-    def _on_pre_vote_request(self, m: PreVoteRequest) -> None:
-        last = self.journal[-1]
-        granted = (
-            m.term > self.core.term
-            and (m.last_term, m.last_index) >= (last[2], last[1])
-            and not self.leader_is_alive()
-        )
-        self.others.append(
-            PreVoteAnswer(self.group, self.replica_id, m.source, self.core.term, m.round, granted)
-        )
-
-    def _on_pre_vote_answer(self, m: PreVoteAnswer) -> None:
-        term = self.core.term
-        if m.term > term:
-            if not self.leader_is_alive():
-                self._adopt_term(m.source, m.term)
-        elif m.is_granted and m.source in self.other_voters:
-            self.elections.count_pre_vote(term, m.round, m.source)
-            self.needs_tick = True
-
-    def _on_timeout_now(self, m: TimeoutNow) -> None:
-        if m.term == self.core.term and self.core.leader == m.source and self.is_voter:
-            self.elections.transfer_term = m.term
-            self.core.deliver(m.source, {"type": "timeout_now", "term": m.term})
-            self.needs_tick = True
-
-    def _on_stale_term(self, m: StaleTerm) -> None:
-        if self.core.is_leader or not self.leader_is_alive():
-            self._adopt_term(m.source, m.term)
-
-    def may_campaign(self) -> bool:
-        """The gate that the core passes when its election deadline is over: a transfer, or a pre-vote majority.
-
-        Never for learners and strangers, nor while something committed (a membership change, perhaps) is not
-        yet applied.
-        """
-        core, elections = self.core, self.elections
-        if not self.is_voter or not self.has_applied_all():
-            return False
-        term = core.term
-        if elections.transfer_term == term:
-            elections.transfer_term = -1
-            elections.flagged_term = term + 1
-            return True
-        if not self.other_voters:
-            return True
-        now = self.moment.now
-        if elections.has_pre_votes(term, now, self.settings.election_min_s, self.voter_count):
-            elections.end_round()
-            return True
-        if now >= elections.next_round_at:
-            if now < elections.eager_until:
-                pause = EAGER_PAUSE_S
-            else:
-                pause = self.settings.election_min_s * (0.5 + self.moment.random.random())
-            number = elections.begin_round(term, now, pause)
-            last = self.journal[-1]
-            for voter in sorted(self.other_voters):
-                self.others.append(
-                    PreVoteRequest(
-                        self.group, self.replica_id, voter, term + 1, number, last[1], last[2]
-                    )
-                )
-        return False
-
-    def has_applied_all(self) -> bool:
-        """Whether nothing committed waits to be applied."""
-        return self.core.commit_index <= self.core.applied_index
 
     # leading
 

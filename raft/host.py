@@ -20,6 +20,7 @@ import heapq
 import logging
 from collections.abc import Callable, Sequence
 
+from raft.consensus import Moment
 from raft.elections import NEVER
 from raft.group import (
     BLANK_INDEX,
@@ -40,7 +41,6 @@ from raft.group import (
     Timer,
     Transport,
 )
-from raft.guard import Moment
 from raft.journal import GroupJournal
 from raft.membership import check_configuration
 from raft.node_log import NodeLog

@@ -17,9 +17,10 @@ from pysyncobj.node import Node
 from pysyncobj.syncobj import SyncObj
 from pysyncobj.version import VERSION
 
+from raft.consensus import Moment
 from raft.elections import NEVER
 from raft.group import Configuration, LogIndex, Settings
-from raft.guard import Guard, Moment
+from raft.guard import Guard
 from raft.journal import GroupJournal, ReplicaFailure
 from raft.membership import (
     COMMAND_CONFIGURATION,
@@ -257,7 +258,7 @@ class Core(SyncObj):  # type: ignore[misc]
     @property
     def leader(self) -> int | None:
         """The leader heard of in this term."""
-        return self._SyncObj__raftLeader  # type: ignore[no-any-return]
+        return self._SyncObj__raftLeader
 
     @property
     def commit_index(self) -> int:

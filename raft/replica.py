@@ -21,7 +21,7 @@ from raft.group import (
     StateMachine,
     Term,
 )
-from raft.guard import EAGER_FOR_S, Guard
+from raft.guard import Guard
 from raft.journal import Checkpoint, GroupJournal
 from raft.membership import (
     COMMAND_CONFIGURATION,
@@ -34,6 +34,7 @@ from raft.membership import (
 )
 from raft.pysyncobj_group import Core
 from raft.snapshots import is_useful
+from raft.voting import EAGER_FOR_S
 from raft.wire import Entry, Message
 
 if TYPE_CHECKING:

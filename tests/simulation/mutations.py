@@ -14,6 +14,7 @@ from raft.guard import Guard
 from raft.journal import GroupJournal
 from raft.node_log import NodeLog
 from raft.replica import Replica
+from raft.voting import Voting
 from tests.simulation.run import CONFIGURATIONS
 from tests.simulation.workloads import simulate
 from tests.simulation.world import Options, Violation
@@ -86,7 +87,7 @@ COMPACT = CONFIGURATIONS["compact"]
 SLOW_FIVE = Options(
     network="unordered", replicas=5, slow=0.06, isolations=0.8, proposals=40.0, duplicate=0.1
 )
-NO_PRE_VOTE: Patch = (Guard, "may_campaign", _campaign_at_once)
+NO_PRE_VOTE: Patch = (Voting, "may_campaign", _campaign_at_once)
 
 MUTATIONS: dict[str, Mutation] = {
     "acks of any term": Mutation(((Guard, "is_current", _yes),), SLOW_FIVE, 400),
@@ -108,11 +109,11 @@ MUTATIONS: dict[str, Mutation] = {
     "send before sync": Mutation(((Replica, "route", _route_everything),), COMPACT),
     "tick before sync": Mutation(((GroupJournal, "is_durable", ALWAYS),), COMPACT),
     "votes counted, not voters": Mutation(
-        ((Guard, "counts_vote", _yes), NO_PRE_VOTE, (Guard, "leader_is_alive", _no)),
+        ((Voting, "counts_vote", _yes), NO_PRE_VOTE, (Voting, "leader_is_alive", _no)),
         replace(SLOW_FIVE, duplicate=0.5),
     ),
     "no stickiness": Mutation(
-        ((Guard, "leader_is_alive", _no), NO_PRE_VOTE), replace(Options(), reads=60.0)
+        ((Voting, "leader_is_alive", _no), NO_PRE_VOTE), replace(Options(), reads=60.0)
     ),
     "reset again and again": Mutation(
         (
@@ -121,7 +122,7 @@ MUTATIONS: dict[str, Mutation] = {
         ),
         replace(TINY, isolations=0.8, proposals=40.0),
     ),
-    "no stale-term answer": Mutation(((Guard, "_tell_term", _nothing),), COMPACT, 300),
+    "no stale-term answer": Mutation(((Voting, "_tell_term", _nothing),), COMPACT, 300),
     "reads before an own entry": Mutation(
         ((Guard, "is_readable", property(lambda guard: guard.core.is_leader)),),
         replace(Options(), reads=80.0, crashes=0.6),
@@ -130,14 +131,14 @@ MUTATIONS: dict[str, Mutation] = {
         ((Guard, "is_lease_off", _no),), replace(Options(), transfers=4.0, reads=80.0), 300
     ),
     "no quiet time": Mutation(
-        ((Guard, "is_quiet", _no),), replace(Options(), crashes=2.0, reads=80.0), 300
+        ((Voting, "is_quiet", _no),), replace(Options(), crashes=2.0, reads=80.0), 300
     ),
     "no margin": Mutation(
         (),
         replace(Options().with_settings(clock_drift_margin=-1.0), drift=0.1, reads=80.0),
     ),
     "campaign before applying": Mutation(
-        ((Guard, "has_applied_all", _yes),),
+        ((Voting, "has_applied_all", _yes),),
         replace(CONFIGURATIONS["members"], changes=4.0, isolations=0.6, crashes=0.6),
         300,
     ),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from raft.guard import Guard
+from raft.voting import Voting
 from tests.simulation import directed
 from tests.simulation.mutations import MUTATIONS, mutated, search
 from tests.simulation.run import CONFIGURATIONS, report
@@ -44,7 +45,6 @@ QUICK = [
     "reads before an own entry",
     "lease survives a transfer",
     "no margin",
-    "commit index never stored",
 ]
 
 
@@ -62,11 +62,11 @@ def _yes(*_):
 
 
 SCENARIOS = [
-    (directed.stickiness, [(Guard, "leader_is_alive", _no)]),
-    (directed.quiet_time, [(Guard, "is_quiet", _no)]),
+    (directed.stickiness, [(Voting, "leader_is_alive", _no)]),
+    (directed.quiet_time, [(Voting, "is_quiet", _no)]),
     (directed.lease_ends_on_transfer, [(Guard, "is_lease_off", _no)]),
     (directed.acks_of_another_term, [(Guard, "is_current", _yes)]),
-    (directed.one_voter_counts_once, [(Guard, "counts_vote", _yes)]),
+    (directed.one_voter_counts_once, [(Voting, "counts_vote", _yes)]),
     (directed.followers_hear_of_commits, [(Guard, "send_notices", lambda guard: None)]),
     (directed.early_appends_of_a_crashed_leader, []),
     (

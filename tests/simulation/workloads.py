@@ -150,7 +150,8 @@ class Driver:
             return
         replica = node.replica(group)
         # Wiping what a node held for an earlier replica is right only by the true, settled configuration.
-        if not (replica.lease_is_valid() and replica.may_change_configuration()):
+        is_settled = replica._pending_configuration <= replica._core.applied_index
+        if not (replica.lease_is_valid() and is_settled):
             return
         current = replica.status().configuration
         members = list(current.members)

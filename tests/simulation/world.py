@@ -27,7 +27,6 @@ from raft.group import (
 from raft.guard import Guard
 from raft.host import MultiRaftHost
 from raft.journal import GroupJournal
-from raft.node_log import NodeLog
 from raft.wire import decode_batch, encode_batch
 from tests.simulation.checkers import GroupChecker
 
@@ -88,7 +87,6 @@ class World:
 
     def __init__(self, seed: int, options: Options) -> None:
         World.current = self
-        NodeLog.journal_class = ObservedJournal
         logging.getLogger("raft").setLevel(logging.CRITICAL + 1)
         self.seed = seed
         self.options = options
@@ -574,6 +572,7 @@ class SimNode:
             world.options.settings,
             self._fatal,
         )
+        host._log.journal_class = ObservedJournal
         recovered = host.recover()
         self._check_recovery(possibly)
         for found in recovered:
