@@ -11,6 +11,8 @@ from proto import control_pb2, control_pb2_grpc
 from proto.messages import ReplicaAddress
 
 CALL_TIMEOUT_S: Final = 2.0
+STATUS_TIMEOUT_S: Final = 1.0
+"""Short: a new table waits for this answer of every node, and a stopped node never gives it."""
 CALLS_MAX: Final = 32
 """Calls in flight over all nodes: creating a table of many partitions must not swamp them."""
 MESSAGE_BYTES_MAX: Final = 64 << 20
@@ -105,7 +107,7 @@ class GrpcStorageNodes:
         request = control_pb2.NodeStatusRequest()
         stub = self._stub(node)
         answer: control_pb2.NodeStatusResponse = await self._call(
-            lambda: stub.NodeStatus(request, timeout=CALL_TIMEOUT_S)
+            lambda: stub.NodeStatus(request, timeout=STATUS_TIMEOUT_S)
         )
         if answer.node_id != node.node_id:
             raise NodeUnreachable(f"{node.grpc} is {answer.node_id} now")
