@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 from datamodel.attribute_values import equal
 from datamodel.errors import DynamoDBError, ValidationError
 from datamodel.expressions import parse_condition, parse_update
-from datamodel.items import decode_item, encode_item, item_size
+from datamodel.items import check_updated_item, decode_item, encode_item
 from datamodel.limits import ITEM_SIZE_BYTES_MAX
 from proto.messages import (
     CHECK,
@@ -36,7 +36,6 @@ Stored: TypeAlias = tuple[bytes, int]
 Reader: TypeAlias = Callable[[bytes], Stored | None]
 
 PUT_TOO_LARGE: Final = "Item size has exceeded the maximum allowed size"
-UPDATE_TOO_LARGE: Final = "Item size to update has exceeded the maximum allowed size"
 SAME_ITEM_TWICE: Final = "Transaction request cannot include multiple operations on one item"
 NO_ACTIONS: Final = "A write must have at least one action"
 
@@ -159,11 +158,11 @@ def _act(action: Action, stored: Stored | None, effect: Effect, keep_images: boo
                     after = before
                     changed = None
                 else:
-                    changed = parse_update(action.update, action.names).apply(before, values, key)
+                    changed = parse_update(action.update, action.names).apply(
+                        before, values, key, item_exists=item is not None
+                    )
                     after = changed.item
-                new_size = item_size(after)
-                if new_size > ITEM_SIZE_BYTES_MAX:
-                    raise ValidationError(UPDATE_TOO_LARGE)
+                new_size = check_updated_item(after)
                 new_body = encode_item(after)
                 if returns != RETURN_NONE:
                     if returns == RETURN_ALL_OLD:

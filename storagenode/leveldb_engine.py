@@ -47,6 +47,33 @@ class LevelCursor:
         self._iterator.close()
 
 
+class LevelReverseCursor(LevelCursor):
+    """Iterates downwards and ends at `start` by itself.
+
+    plyvel 1.5.1 given `start` and `reverse` yields nothing when the range's only key is `start`.
+    """
+
+    __slots__ = ("_start",)
+
+    def __init__(self, iterator: Any, start: bytes) -> None:
+        super().__init__(iterator)
+        self._start = start
+
+    def __next__(self) -> tuple[bytes, bytes]:
+        pair = super().__next__()
+        if pair[0] < self._start:
+            raise StopIteration
+        return pair
+
+
+def _iterate(source: Any, start: bytes, end: bytes, reverse: bool, **options: Any) -> LevelCursor:
+    if reverse:
+        return LevelReverseCursor(
+            source.iterator(stop=end, reverse=True, verify_checksums=True, **options), start
+        )
+    return LevelCursor(source.iterator(start=start, stop=end, verify_checksums=True, **options))
+
+
 class LevelSnapshot:
     """A LevelDB snapshot."""
 
@@ -63,11 +90,7 @@ class LevelSnapshot:
 
     def iterate(self, start: bytes, end: bytes, *, reverse: bool = False) -> LevelCursor:
         """A range of this state. A snapshot is read from end to end: that must not push out the cache."""
-        return LevelCursor(
-            self._snapshot.iterator(
-                start=start, stop=end, reverse=reverse, verify_checksums=True, fill_cache=False
-            )
-        )
+        return _iterate(self._snapshot, start, end, reverse, fill_cache=False)
 
     def close(self) -> None:
         """Release it."""
@@ -107,9 +130,7 @@ class LevelEngine:
 
     def iterate(self, start: bytes, end: bytes, *, reverse: bool = False) -> LevelCursor:
         """A range as it is now."""
-        return LevelCursor(
-            self._db.iterator(start=start, stop=end, reverse=reverse, verify_checksums=True)
-        )
+        return _iterate(self._db, start, end, reverse)
 
     def write(self, mutations: Iterable[Mutation], *, sync: bool = False) -> None:
         """One LevelDB write batch."""

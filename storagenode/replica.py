@@ -380,12 +380,11 @@ class Replica:
             link.send(WrongPartition(request.id, self.group_id))
 
     def on_query(self, link: Link, request: Query) -> None:
-        """Answer with a page. Its range may go on in the next partition; it must begin in this one."""
-        inside = (
-            self.start < request.end <= self.end
-            if request.reverse
-            else self.start <= request.start < self.end
-        )
+        """Answer with a page. Its range must lie in this partition: whoever asks for more has an old map, and
+        would take the page for the end of its range.
+        """
+        start, end = self.start, self.end
+        inside = start <= request.start < end and start < request.end <= end
         if inside:
             self._reads.read(link, request, self.start, self.end)
         else:

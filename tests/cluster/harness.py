@@ -208,10 +208,8 @@ class LocalCluster:
         """Name of the storage node whose metrics say that it leads the group."""
         for process in self.processes("storagenode"):
             for line in http_get(process["metrics"])[1].splitlines():
-                if (
-                    line.startswith("quorate_raft_is_leader{")
-                    and f'group="{group}"' in line
-                    and line.rstrip().endswith(" 1.0")
+                if line.startswith(
+                    f'quorate_storagenode_raft_role{{group="{group}",role="leader"}} 1'
                 ):
                     return str(process["name"])
         return None

@@ -68,6 +68,9 @@ class WireClient:
         """Close the connection."""
         self._connection.close()
 
+    def __del__(self) -> None:
+        self.close()
+
 
 # Errors after which a write was certainly not done; every other failure leaves the outcome open.
 CERTAIN = frozenset({"ConditionalCheckFailedException", "ValidationException"})

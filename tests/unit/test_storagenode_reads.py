@@ -115,13 +115,15 @@ def test_a_page_can_project_or_only_count(filled):
     [
         (b"A", b"c", False, WrongPartition),  # begins before
         (b"z", b"zz", False, WrongPartition),  # begins behind
-        (b"y", b"zz", False, Page),  # goes on in the next partition
-        (b"A", b"c", True, Page),
+        (b"y", b"zz", False, WrongPartition),  # goes on in the next partition
+        (b"y", b"z", False, Page),
+        (b"A", b"c", True, WrongPartition),
+        (b"a", b"c", True, Page),
         (b"y", b"zz", True, WrongPartition),
         (b"A", b"a", True, WrongPartition),
     ],
 )
-def test_a_query_must_begin_in_the_partition(filled, start, end, reverse, outcome):
+def test_a_query_must_lie_in_the_partition(filled, start, end, reverse, outcome):
     assert isinstance(query(filled, start, end, reverse=reverse), outcome)
 
 
