@@ -312,6 +312,9 @@ class Guard(Voting):
         match_index = core.match_index
         if not core.is_leader or not self.is_current(m) or source not in match_index:
             return
+        if m.sequence > self.sequence:
+            self.dropped += 1  # answers nothing that we ever sent
+            return
         leadership = self.leadership
         leadership.heard(source, m.sequence, m.sent_at, self.moment.now)
         kind = m.kind
@@ -338,6 +341,10 @@ class Guard(Voting):
             if core.next_index[source] < before:
                 core.next_index[source] = before  # rule 8
             commit = core.commit_index
+            if core.next_index[source] <= end:
+                self.needs_push = (
+                    True  # flow control held entries back; the follower has taken the last
+                )
             if next_index - 1 > commit:
                 self.needs_tick = True
             elif leadership.told_commit.get(source, 0) < min(commit, next_index - 1):

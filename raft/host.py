@@ -407,6 +407,8 @@ class MultiRaftHost:
             if not replica.is_failed:
                 replica.route(self._enqueue)
                 self._set_timer(replica)
+                if replica.guard.needs_tick and replica.journal.is_durable:
+                    self._active[replica] = None  # it was drawn into this turn after the ticks
         self._send()
 
     def _enqueue(self, node: NodeId, message: Message) -> None:
@@ -437,6 +439,7 @@ class MultiRaftHost:
             replica.is_in_flight = False
             if replica.is_failed:
                 continue
+            replica.synced()
             replica.route(self._enqueue)
             self._active[replica] = None
             inbox, replica.inbox = replica.inbox, []

@@ -345,6 +345,11 @@ class Replica:
         self.routes[source] = node
         return True
 
+    def synced(self) -> None:
+        """An fsync of this group is over. A lone voter has its majority by that; others wait for acks."""
+        if not self.guard.other_voters:
+            self.guard.needs_tick = True
+
     def advance(self) -> None:
         """Tick if asked for and possible; tell the machine what changed."""
         guard, core = self.guard, self._core

@@ -10,8 +10,10 @@ from dataclasses import replace
 from raft.elections import NEVER
 from raft.wire import Ack, decode_batch, encode_batch
 from tests.simulation.checkers import Operation
+from tests.simulation.node import SimNode
+from tests.simulation.options import SETTINGS, Options, Violation
 from tests.simulation.workloads import Driver
-from tests.simulation.world import SETTINGS, Options, SimNode, Violation, World
+from tests.simulation.world import World
 
 GROUP = 1
 FAR = 1000.0

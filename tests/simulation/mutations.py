@@ -15,9 +15,9 @@ from raft.journal import GroupJournal
 from raft.node_log import NodeLog
 from raft.replica import Replica
 from raft.voting import Voting
+from tests.simulation.options import Options, Violation
 from tests.simulation.run import CONFIGURATIONS
 from tests.simulation.workloads import simulate
-from tests.simulation.world import Options, Violation
 
 Patch = tuple[type, str, object]
 

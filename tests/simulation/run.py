@@ -9,8 +9,8 @@ import time
 from collections import Counter
 from dataclasses import replace
 
+from tests.simulation.options import Options, Violation
 from tests.simulation.workloads import simulate
-from tests.simulation.world import Options, Violation, World
 
 TINY = {"append_bytes_max": 45}  # batches of one or two entries
 _COMPACT = {"checkpoints": 0.7}
@@ -30,10 +30,15 @@ CONFIGURATIONS: dict[str, Options] = {
 }
 
 
-def report(error: Exception, seed: int, options: Options) -> str:
-    world: World = error.world  # type: ignore[attr-defined]
-    lines = [f"seed {seed} at {world.now:.3f}: {error!r}", f"options {options}", *world.trace]
-    return "\n".join(lines)
+def report(seed: int, options: Options) -> str:
+    """What a failing seed prints: it is run again, exactly, with its trace."""
+    try:
+        simulate(seed, options, is_tracing=True)
+    except Exception as error:  # noqa: BLE001 - whatever a run raises is a finding
+        world = error.world  # type: ignore[attr-defined]
+        lines = [f"seed {seed} at {world.now:.3f}: {error!r}", f"options {options}", *world.trace]
+        return "\n".join(lines)
+    return ""
 
 
 def run(
@@ -75,11 +80,9 @@ def main(argv: list[str]) -> int:
         for network in arguments.network.split(","):
             options = replace(CONFIGURATIONS[name], network=network)
             if arguments.replay is not None:
-                try:
-                    simulate(arguments.replay, options, is_tracing=True)
-                except Exception as error:  # noqa: BLE001 - whatever a run raises is a finding
-                    print(report(error, arguments.replay, options))
-                    violations += 1
+                text = report(arguments.replay, options)
+                print(text or f"{name}/{network} seed {arguments.replay}: no violation")
+                violations += bool(text)
                 continue
             violations += sum(run(name, options, range(first, last))[1].values())
     return 1 if violations else 0

@@ -20,9 +20,9 @@ def test_invariants_hold(name, network):
     options = replace(CONFIGURATIONS[name], network=network)
     for seed in SEEDS:
         try:
-            simulate(seed, options, is_tracing=False)
-        except Exception as error:  # noqa: BLE001 - reported with its seed
-            pytest.fail(report(error, seed, options))
+            simulate(seed, options)
+        except Exception:  # noqa: BLE001 - run again with its trace
+            pytest.fail(report(seed, options))
 
 
 def test_a_seed_replays_exactly():

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from raft.group import Configuration, LogIndex, Member, NodeId, Outcome, ReplicaId
 from raft.membership import learners_of, member_of, voters_of, why_not
 from tests.simulation.checkers import Operation
-from tests.simulation.world import Options, SimNode, World
+from tests.simulation.node import SimNode
+from tests.simulation.options import Options
+from tests.simulation.world import World
 
 KEYS = ("x", "y", "z")
 VOTERS_MAX = 5

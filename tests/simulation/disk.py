@@ -1,0 +1,126 @@
+"""A disk that tears the write in flight when its node crashes, and the record of what it must still hold."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.simulation.node import SimNode
+
+
+class SimDisk:
+    """Segments of bytes. Knows what is durable; a crash tears the append in flight."""
+
+    ZEROS = b"\0" * 300  # preallocated, not yet written
+
+    def __init__(self, node: "SimNode") -> None:
+        self._node = node
+        self._world = node.world
+        self.files: dict[int, bytearray] = {}
+        self._open = 0
+        self._in_flight: bytes | None = None
+        self.removals: list[int] = []
+
+    def append(self, data: bytes, on_durable: Callable[[], None]) -> None:
+        assert self._in_flight is None, "two appends at once"
+        self._in_flight = data
+        node, world = self._node, self._world
+        node.shadow_cut()
+        delay = 0.0
+        if not world.options.instant:
+            delay = 0.0005 + 0.02 * world.rng.random()
+            if world.rng.random() < world.options.slow_disk:
+                delay = 0.3 * world.rng.random()
+        world.after(delay, self._synced, node.life, on_durable)
+
+    def _synced(self, life: int, on_durable: Callable[[], None]) -> None:
+        node = self._node
+        if node.host is None or node.life != life:
+            return
+        assert self._in_flight is not None
+        self.files[self._open] += self._in_flight
+        self._in_flight = None
+        node.shadow_durable()
+        node.step(on_durable)
+
+    def roll(self, segment: int) -> None:
+        assert segment not in self.files
+        self.files[segment] = bytearray()
+        self._open = segment
+
+    def segments(self) -> list[int]:
+        return sorted(s for s in self.files if s not in self.removals)
+
+    def read(self, segment: int) -> bytes:
+        return bytes(self.files[segment]) + self.ZEROS
+
+    def truncate(self, segment: int, size: int) -> None:
+        del self.files[segment][size:]
+
+    def remove(self, segment: int) -> None:
+        self.removals.append(segment)
+        self._world.after(0.02 * self._world.rng.random(), self._removed, self._node.life, segment)
+
+    def _removed(self, life: int, segment: int) -> None:
+        if life == self._node.life and segment in self.removals:
+            self.removals.remove(segment)
+            del self.files[segment]
+
+    def crash(self) -> None:
+        """Keep what was durable and any part of the write in flight."""
+        rng = self._world.rng
+        self.removals.clear()  # files whose unlink had not happened are still there
+        data, self._in_flight = self._in_flight, None
+        if data is not None:
+            draw = rng.random()
+            if draw < 0.3:
+                data = b""
+            elif draw < 0.5:
+                data = data[: rng.randrange(len(data) + 1)]
+            elif draw < 0.8:
+                sector = rng.choice((16, 64, 512))
+                data = b"".join(
+                    data[at : at + sector]
+                    if rng.random() < 0.6
+                    else b"\0" * len(data[at : at + sector])
+                    for at in range(0, len(data), sector)
+                )
+            self.files[self._open] += data
+        elif not self.files.get(self._open) and rng.random() < 0.5:
+            self.files.pop(self._open, None)  # the new file's name was not durable yet
+
+
+class Shadow:
+    """What the disk must hold of one group, by the records that were handed over."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[bytes, int, int]] = []
+        self.hard_state: tuple[int, int | None] = (0, None)
+
+    def copy(self) -> "Shadow":
+        other = Shadow()
+        other.entries = list(self.entries)
+        other.hard_state = self.hard_state
+        return other
+
+    def play(self, operation: str, value: object) -> None:
+        if operation == "add":
+            self.entries.append(value)
+        elif operation == "from":
+            first = self.entries[0][1]
+            del self.entries[value - first :]
+        elif operation == "to":
+            first = self.entries[0][1]
+            del self.entries[: value - first]
+        elif operation == "term":
+            self.hard_state = value
+        else:
+            self.entries, self.hard_state = list(value[0]), value[1]
+
+    def holds(self, index: int, term: int) -> bool:
+        if not self.entries:
+            return False
+        first = self.entries[0][1]
+        if index < first:
+            return True
+        position = index - first
+        return position < len(self.entries) and self.entries[position][2] == term

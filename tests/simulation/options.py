@@ -1,0 +1,54 @@
+"""One column of the matrix, and how a run ends that breaks an invariant."""
+
+from dataclasses import dataclass, replace
+
+from raft.group import Settings
+
+SETTINGS = Settings(
+    heartbeat_s=0.1,
+    election_min_s=0.4,
+    election_max_s=0.8,
+    append_bytes_max=100,
+    commit_notice_s=0.005,
+    log_segment_bytes=6000,
+    log_slack_entries=6,
+    log_slack_bytes=2000,
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """One column of the matrix. Rates are events per simulated second."""
+
+    network: str = "fifo"  # fifo | stale (messages survive a reconnect) | unordered | manual
+    replicas: int = 3
+    pool: int = 0  # nodes, when more than replicas
+    groups: int = 1
+    settings: Settings = SETTINGS
+    drift: float = 0.05
+    duplicate: float = 0.0
+    slow: float = 0.01
+    checkpoints: float = 0.0
+    changes: float = 0.0
+    proposals: float = 15.0
+    reads: float = 10.0
+    blocks: float = 0.6
+    isolations: float = 0.25
+    resets: float = 0.4
+    crashes: float = 0.2
+    transfers: float = 0.15
+    duration_s: float = 12.0
+    settle_s: float = 5.0
+    slow_disk: float = 0.05
+    instant: bool = False  # no delays of disk and loop (directed scenarios)
+
+    def with_settings(self, **changes: object) -> "Options":
+        return replace(self, settings=replace(self.settings, **changes))
+
+
+class Violation(Exception):
+    """An invariant does not hold."""
+
+    def __init__(self, kind: str, detail: object) -> None:
+        super().__init__(f"{kind}: {detail}")
+        self.kind = kind
