@@ -420,7 +420,7 @@ class ClusterClient:
         )
 
     def _discover_again(self) -> None:
-        if not self.is_discovered:
+        if not self.is_discovered or not self.cluster_id:  # nodes in founding have no cluster id yet
             self._discover()
         else:
             # Idle but not None: `_rediscover` may ask again from now on.

@@ -78,6 +78,8 @@ def decide(
     """
     for report in reports:
         if report.catalog is not None and report.catalog.replicas:
+            if not report.catalog.cluster_id:
+                return Wait("a cluster is being founded")  # its founder's disk does not have it yet
             replicas = tuple(report.catalog.replicas)
             replica_id = next((r.replica_id for r in replicas if r.node_id == own.node_id), None)
             return Belong(report.catalog.cluster_id, replicas, replica_id, created=False)

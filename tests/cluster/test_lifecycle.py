@@ -164,6 +164,7 @@ def test_dead_processes_are_restarted_and_the_file_stays_true(tmp_path):
                 f"{name} restarted",
             )
         wait_until(cluster.is_ready, 30, "ready again")
+        client = WireClient(cluster.http)  # the old connection may have been the dead router's
         got = client.call("GetItem", TableName="kept", Key={"pk": {"S": "a"}}, ConsistentRead=True)
         assert got["Item"] == {"pk": {"S": "a"}}
         pids = [p["pid"] for p in cluster.processes()]

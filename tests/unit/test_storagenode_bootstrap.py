@@ -62,6 +62,10 @@ def test_the_catalog_is_spread_over_zones(azs, members):
     assert [r.replica_id for r in decision.replicas] == list(range(1, len(members) + 1))
 
 
+# What a founder says while its disk does not have the cluster yet.
+FOUNDING = Catalog(1, "", [ReplicaAddress(1, "n1.x", "h:1", "az1")])
+
+
 @pytest.mark.parametrize(
     ("reports", "reason"),
     [
@@ -70,6 +74,8 @@ def test_the_catalog_is_spread_over_zones(azs, members):
         ([report(2), report(3, catalog=None)], "have not said"),
         ([report(2), report(3, catalog=Catalog(1, "c", []))], "a cluster exists"),
         ([report(3, catalog=Catalog(1, "c", []))], "a cluster exists"),
+        ([report(3, catalog=FOUNDING)], "being founded"),
+        ([report(2), report(3, catalog=FOUNDING)], "being founded"),
     ],
 )
 def test_waiting(reports, reason):
