@@ -1,6 +1,6 @@
 """What stands between the wire and the consensus core: each rule answers one way in which the core is unsafe.
 
-The numbers are those of the review of the pinned release (docs/decisions, "Raft on pysyncobj"):
+The numbers are those of the review of the pinned release:
 
  1. Only known message types reach the core, and only by being rebuilt here; nothing is forwarded or unpickled.
  2. An ack names the term and the sequence it answers; acks of another term, from strangers, or for entries that

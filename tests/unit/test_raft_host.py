@@ -123,7 +123,7 @@ class Node:
 
 async def until(condition, seconds=10.0):
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the condition is another loop callback's doing
             await asyncio.sleep(0.005)
 
 
