@@ -180,9 +180,9 @@ def _convert_blob(value: Any) -> str:
         raise SerializationError(
             "Base64 encoded length is expected a multiple of 4 bytes but found: " + str(len(value))
         )
-    wrong = re.search(r"[^a-zA-Z0-9+/=]|=[^=]", value)
+    wrong = re.search(r"[^a-zA-Z0-9+/=]", value)
     if wrong is not None:
-        raise SerializationError(f"Invalid Base64 character: '{wrong[0][0]}'")
+        raise SerializationError(f"Invalid Base64 character: '{wrong[0]}'")
     try:
         canonical = base64.b64encode(base64.b64decode(value, validate=True)).decode() == value
     except binascii.Error:

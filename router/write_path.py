@@ -113,7 +113,6 @@ def check_parameters(request: WriteRequest, update: str | None, updates: object)
         legacy = {"AttributeUpdates": updates, **legacy}
     check_mixing(expressions, legacy)
     check_placeholders_allowed(names, values, expressions)
-    check_placeholder_keys(names, values)
 
 
 def check_expressions(request: WriteRequest, update_text: str | None) -> WriteExpressions:
@@ -126,6 +125,7 @@ def check_expressions(request: WriteRequest, update_text: str | None) -> WriteEx
     if condition_text is None and update_text is None:
         return _NO_EXPRESSIONS
     names, raw_values = request.ExpressionAttributeNames, request.ExpressionAttributeValues
+    check_placeholder_keys(names, raw_values)
     values: dict[str, Any] = {} if raw_values is None else normalise_values(raw_values)[0]
     names_used: frozenset[str] = frozenset()
     values_used: frozenset[str] = frozenset()

@@ -110,13 +110,15 @@ class KeyExpression:
             ValidationError: It does not fit the key.
         """
         terms = self._terms
+        # Said before a missing key, which would be just as true.
+        if len(terms) > 1 and schema.sort_name is None:
+            raise ValidationError("Query key condition not supported")
         partition = terms.get(schema.partition_name)
         if partition is None:
             raise _missed(schema.partition_name)
         sort: _Term | None = None
         if len(terms) > 1:
-            if schema.sort_name is None:
-                raise ValidationError("Query key condition not supported")
+            assert schema.sort_name is not None
             sort = terms.get(schema.sort_name)
             if sort is None:
                 raise _missed(schema.sort_name)

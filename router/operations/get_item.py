@@ -34,7 +34,6 @@ def handle(request: GetItemInput, call: Call) -> None:
         expressions = {"ProjectionExpression": request.ProjectionExpression}
         check_mixing(expressions, {"AttributesToGet": request.AttributesToGet})
         check_placeholders_allowed(names, None, expressions)
-        check_placeholder_keys(names, None)
     key, _ = normalise_item(request.Key)
     projection = _projection(request) if projected else None
     strong = request.ConsistentRead is True
@@ -76,6 +75,7 @@ def _projection(request: GetItemInput) -> Projection | None:
         return attributes_projection(request.AttributesToGet)
     if request.ProjectionExpression is None:
         return None
+    check_placeholder_keys(names, None)
     projection = parse_projection(request.ProjectionExpression, names)
     check_placeholders(names, None, projection.names_used, ())
     return projection

@@ -48,20 +48,10 @@ def handle(request: QueryInput, call: Call) -> None:
         },
     )
     check_placeholders_allowed(names, raw_values, expressions)
-    check_placeholder_keys(names, raw_values)
-    values = {} if raw_values is None else normalise_values(raw_values)[0]
     start_key = normalise_start_key(request.ExclusiveStartKey)
-    page = PageRequest(
-        strong=request.ConsistentRead is True,
-        reverse=request.ScanIndexForward is False,
-        limit=request.Limit or 0,
-        show_capacity=request.ReturnConsumedCapacity,
-        names=names,
-        values=values,
-    )
     if request.AttributesToGet is not None:
         check_attributes_to_get(request.AttributesToGet)
-    page.count_only = check_select(
+    count_only = check_select(
         request.Select,
         request.AttributesToGet is not None,
         request.ProjectionExpression is not None,
@@ -73,17 +63,26 @@ def handle(request: QueryInput, call: Call) -> None:
             "Either the KeyConditions or KeyConditionExpression parameter must be specified "
             "in the request."
         )
-    names_used: frozenset[str] = frozenset()
-    values_used: frozenset[str] = frozenset()
+    check_placeholder_keys(names, raw_values)
+    values = {} if raw_values is None else normalise_values(raw_values)[0]
+    page = PageRequest(
+        strong=request.ConsistentRead is True,
+        reverse=request.ScanIndexForward is False,
+        limit=request.Limit or 0,
+        count_only=count_only,
+        show_capacity=request.ReturnConsumedCapacity,
+        names=names,
+        values=values,
+    )
+    key_expression = parse_key_expression(request.KeyConditionExpression, names)
+    key_expression.check_values(values)
+    names_used, values_used = key_expression.names_used, key_expression.values_used
     if request.FilterExpression is not None:
         page.filter_text = request.FilterExpression
         page.filter = parse_condition(request.FilterExpression, names, "FilterExpression")
         page.filter.check_values(values)
-        names_used, values_used = page.filter.names_used, page.filter.values_used
-    key_expression = parse_key_expression(request.KeyConditionExpression, names)
-    key_expression.check_values(values)
-    names_used = names_used | key_expression.names_used
-    values_used = values_used | key_expression.values_used
+        names_used = names_used | page.filter.names_used
+        values_used = values_used | page.filter.values_used
     if request.ProjectionExpression is not None:
         page.projection_text = request.ProjectionExpression
         page.projection = parse_projection(request.ProjectionExpression, names)

@@ -41,19 +41,10 @@ def handle(request: ScanInput, call: Call) -> None:
         },
     )
     check_placeholders_allowed(names, raw_values, expressions)
-    check_placeholder_keys(names, raw_values)
-    values = {} if raw_values is None else normalise_values(raw_values)[0]
-    start_key = normalise_start_key(request.ExclusiveStartKey)
-    page = PageRequest(
-        strong=request.ConsistentRead is True,
-        limit=request.Limit or 0,
-        show_capacity=request.ReturnConsumedCapacity,
-        names=names,
-        values=values,
-    )
     if request.AttributesToGet is not None:
         check_attributes_to_get(request.AttributesToGet)
-    page.count_only = check_select(
+    start_key = normalise_start_key(request.ExclusiveStartKey)
+    count_only = check_select(
         request.Select,
         request.AttributesToGet is not None,
         request.ProjectionExpression is not None,
@@ -61,6 +52,16 @@ def handle(request: ScanInput, call: Call) -> None:
         "",
     )
     _check_segment(request.Segment, request.TotalSegments)
+    check_placeholder_keys(names, raw_values)
+    values = {} if raw_values is None else normalise_values(raw_values)[0]
+    page = PageRequest(
+        strong=request.ConsistentRead is True,
+        limit=request.Limit or 0,
+        count_only=count_only,
+        show_capacity=request.ReturnConsumedCapacity,
+        names=names,
+        values=values,
+    )
     names_used: frozenset[str] = frozenset()
     values_used: frozenset[str] = frozenset()
     if request.FilterExpression is not None:

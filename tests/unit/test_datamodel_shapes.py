@@ -195,7 +195,7 @@ def test_wrong_json_types(operation, request_body, message):
         ({"B": 1}, "only base-64-encoded strings are convertible to bytes"),
         ({"B": []}, "Unrecognized collection type class java.nio.ByteBuffer"),
         ({"B": "23456"}, "Base64 encoded length is expected a multiple of 4 bytes but found: 5"),
-        ({"B": "=+/="}, "Invalid Base64 character: '='"),
+        ({"B": "=+/="}, "Invalid last non-pad Base64 character dectected"),
         ({"B": "+/+="}, "Invalid last non-pad Base64 character dectected"),
         ({"SS": "a"}, "Unexpected field type"),
         ({"SS": [1]}, "NUMBER_VALUE cannot be converted to String"),
