@@ -11,7 +11,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--grpc-endpoint", default="", help="host:port of its gRPC endpoint, if any")
     group.addoption("--region", default="us-east-1", help="region in ARNs and signatures")
     group.addoption("--account-id", default="000000000000", help="account in ARNs")
-    group.addoption("--sign", action="store_true", help="sign requests with the credentials of boto")
+    group.addoption(
+        "--sign", action="store_true", help="sign requests with the credentials of boto"
+    )
     group.addoption("--loose", action="store_true", help="allow for the wording of newer regions")
 
 

@@ -74,9 +74,7 @@ def run_case(case: Case, transport: Transport, surroundings: Surroundings, key: 
         return Result(case, skipped=True)
     for step, body in bodies:
         if step.operation in _WAITS:
-            wait_for_table(
-                transport, json.loads(body)["TableName"], gone=_WAITS[step.operation]
-            )
+            wait_for_table(transport, json.loads(body)["TableName"], gone=_WAITS[step.operation])
             continue
         found = _run_step(step, body, transport, placeholders, loose=surroundings.loose)
         if found:
@@ -133,9 +131,7 @@ def compare(
     return ""
 
 
-def _message_fits(
-    expected: Expectation, text: str, outcome: Outcome, *, loose: bool
-) -> bool:
+def _message_fits(expected: Expectation, text: str, outcome: Outcome, *, loose: bool) -> bool:
     message = outcome.message
     if expected.kind == "error_pattern":
         return re.fullmatch(text, message, re.DOTALL) is not None

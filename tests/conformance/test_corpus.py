@@ -1,7 +1,7 @@
 """Every file of the corpus over every transport: one test each, which lists all that differs.
 
-    pytest tests/conformance                                       on a local cluster of its own
-    pytest tests/conformance --endpoint http://localhost:8000      on another endpoint (docs/conformance.md)
+pytest tests/conformance                                       on a local cluster of its own
+pytest tests/conformance --endpoint http://localhost:8000      on another endpoint (docs/conformance.md)
 """
 
 import itertools

@@ -1,9 +1,9 @@
 """Reads the corpus: text files of cases, each a short dialogue with the service.
 
-    source: where this is known from             (once per file, or per case: a case without a source is an error)
-    table: h                                     (whose name requests get that have no TableName; `none` for no table)
+    source: where this is known from        (once per file, or per case: a case without a source is an error)
+    table: h                                (whose name requests get that have no TableName)
 
-    -- an empty set is refused                   (a case; flags in brackets at the end of the line)
+    -- an empty set is refused              (a case; flags in brackets at the end of the line)
     PutItem {Item: {pk: {S: "<k>"}, x: {SS: []}}}
     ! ValidationException: One or more parameter values were invalid: An string set  may not be empty
 
@@ -24,7 +24,7 @@ _OPERATION: Final = re.compile(r"([A-Z][A-Za-z]+)(?:\s+(.*))?", re.DOTALL)
 _REPEAT: Final = re.compile(r"<([^<>*]+)\*(\d+)>")
 _NEST: Final = re.compile(r"@(maps|lists)\((\d+)\)")
 _CELL_END: Final = re.compile(r"(?:^| )\|(?= |$)")
-_COLUMN: Final = re.compile(r"\$([a-z_]+)")
+_COLUMN: Final = re.compile(r"\$(?:\{([a-z_]+)\}|([a-z_]+))")
 _TOKEN: Final = re.compile(r'"(?:\\.|[^"\\])*"|([#:]?[A-Za-z_0-9.-]+\*?)(?=\s*:(?:\s|$))')
 
 
@@ -37,8 +37,8 @@ class Expectation:
     """What a step must answer.
 
     Attributes:
-        kind: `ok` (any success), `exact` or `partial` answer, `error` with this message, with a message that matches
-            a pattern, or with a list of broken constraints in any order.
+        kind: `ok` (any success), `exact` or `partial` answer, `error` with this message, with a message that
+            matches a pattern, or with a list of broken constraints in any order.
         text: JSON of the answer, or the error's message or pattern, before placeholders are filled in.
         code: Short code of the error.
         members: JSON of what the error's body has besides `__type` and the message; empty: not looked at.
@@ -152,9 +152,7 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
         yield pending
 
 
-def _read_line(
-    drafts: list[_Draft], defaults: dict[str, str], number: int, text: str
-) -> None:
+def _read_line(drafts: list[_Draft], defaults: dict[str, str], number: int, text: str) -> None:
     if text.startswith("-- ") or text == "setup":
         name = text.removeprefix("-- ")
         flags = []
@@ -233,7 +231,7 @@ def _finish(draft: _Draft) -> Iterator[Case]:
 
 def _case(draft: _Draft, row: dict[str, str], line: int) -> Case:
     def fill(text: str) -> str:
-        return _COLUMN.sub(lambda match: row.get(match[1], match[0]), text)
+        return _COLUMN.sub(lambda match: row.get(match[1] or match[2], match[0]), text)
 
     steps = tuple(
         Step(
@@ -250,7 +248,7 @@ def _case(draft: _Draft, row: dict[str, str], line: int) -> Case:
         name=name,
         steps=steps,
         source=draft.source,
-        table=draft.table,
+        table=fill(draft.table),
         unsure="unsure" in draft.flags,
         http_only="http" in draft.flags,
         still_open=open_flags[0].removeprefix("open: ") if open_flags else "",

@@ -80,7 +80,11 @@ def test_reading(tmp_path):
     assert [step.operation for step in transcript.setup.steps] == ["PutItem"]
     read, nothing, thing, raw = transcript.cases
     assert (read.source, read.table, read.line) == ("somewhere", "h", 8)
-    assert (nothing.name, nothing.unsure, nothing.source) == ("nothing is refused", True, "elsewhere")
+    assert (nothing.name, nothing.unsure, nothing.source) == (
+        "nothing is refused",
+        True,
+        "elsewhere",
+    )
     assert thing.steps[0].body == '{Item: {x: {S: "<a*3>"}}}'
     assert thing.steps[0].expected.code == "Thing"
     assert thing.steps[0].expected.text == "It is <table>"
@@ -139,14 +143,14 @@ def test_differences_are_reported_as_a_transcript_would_have_them(tmp_path):
 
 
 def test_a_lagging_read_is_repeated(tmp_path):
-    (case,) = cases(tmp_path, 'source: s\n-- a\nGetItem {}\n= {Item: {}}\n').cases
+    (case,) = cases(tmp_path, "source: s\n-- a\nGetItem {}\n= {Item: {}}\n").cases
     transport = FakeTransport(Outcome(), Outcome(), Outcome({"Item": {}}))
     assert run_case(case, transport, SURROUNDINGS, "k").difference == ""
     assert len(transport.asked) == 3
 
 
 def test_members_of_an_error(tmp_path):
-    text = "source: s\n-- a\nPutItem {}\n! Failed: no\n= {Item: {a: {S: \"b\"}}}\n"
+    text = 'source: s\n-- a\nPutItem {}\n! Failed: no\n= {Item: {a: {S: "b"}}}\n'
     (case,) = cases(tmp_path, text).cases
     item = {"Item": {"a": {"S": "b"}}}
     with_item = FakeTransport(Outcome(item, "Failed", "no"))
@@ -194,7 +198,14 @@ def test_every_file_of_the_corpus_can_be_read(path):
     assert transcript.cases
     titles = [case.name for case in transcript.cases]
     assert len(set(titles)) == len(titles), "two cases of one name"
-    placeholders = {"k": "k", "table": "t", "prefix": "p", "own": "o", "region": "r", "account": "1"}
+    placeholders = {
+        "k": "k",
+        "table": "t",
+        "prefix": "p",
+        "own": "o",
+        "region": "r",
+        "account": "1",
+    }
     for case in transcript.cases:
         for step in case.steps:
             if not step.body.startswith("raw:"):
