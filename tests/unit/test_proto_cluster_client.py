@@ -462,6 +462,7 @@ def test_the_wheel_stops_when_there_is_nothing_to_watch(
     world: World, client: ClusterClient
 ) -> None:
     client.update_groups({0: REPLICAS})
+    client.cluster_id = "cluster"
     answers: list[Answer] = []
     get(client, answers)
     node, message = asked(world)
