@@ -1,7 +1,8 @@
 """Compares an answer with what a transcript expects of it.
 
-Sets (`SS`, `NS`, `BS`) compare as sets, and so does a list under a key written with a star (`Items*`). A string
-`<any>`, `<string>`, `<number>`, `<uuid>` or `<arn>` in an expected answer stands for whatever value of that kind.
+Sets (`SS`, `NS`, `BS`) compare as sets, and so does a list under a key written with a star (`Items*`). A
+string `<any>`, `<string>`, `<number>`, `<uuid>` or `<arn>` in an expected answer stands for whatever value of
+that kind.
 """
 
 import re
@@ -92,8 +93,8 @@ def message_matches(expected: str, actual: str, *, loose: bool) -> bool:
     Args:
         expected: The message.
         actual: What came.
-        loose: Allow for the rewording that the service rolls out since June 2026: an envelope "1 validation error
-            detected: " around any message, and elements of a duplicate set in quotes.
+        loose: Allow for the rewording that the service rolls out since June 2026: an envelope "1 validation
+            error detected: " around any message, and elements of a duplicate set in quotes.
     """
     if expected == actual:
         return True

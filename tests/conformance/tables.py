@@ -1,7 +1,7 @@
 """The tables that the cases share: made once, each case keeps to keys of its own.
 
-Real names carry a prefix of the run, so that a run on the real service touches nothing else there; `<table>` in a
-transcript stands for the real name.
+Real names carry a prefix of the run, so that a run on the real service touches nothing else there; `<table>`
+in a transcript stands for the real name.
 """
 
 import json

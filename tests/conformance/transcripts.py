@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 ExpectationKind = Literal["ok", "exact", "partial", "error", "error_pattern", "error_list"]
 
 _FLAG: Final = re.compile(r"\s*\[(unsure|http|open: [^\]]*)\]$")
-_OPERATION: Final = re.compile(r"([A-Z][A-Za-z]+)(?:\s+(.*))?", re.DOTALL)
+_OPERATION: Final = re.compile(r"([A-Z][A-Za-z]+|\$[a-z_]+)(?:\s+(.*))?", re.DOTALL)
 _REPEAT: Final = re.compile(r"<([^<>*]+)\*(\d+)>")
 _NEST: Final = re.compile(r"@(maps|lists)\((\d+)\)")
 _CELL_END: Final = re.compile(r"(?:^| )\|(?= |$)")
@@ -235,7 +235,7 @@ def _case(draft: _Draft, row: dict[str, str], line: int) -> Case:
 
     steps = tuple(
         Step(
-            operation,
+            fill(operation),
             fill(body),
             Expectation(e.kind, fill(e.text), fill(e.code), fill(e.members)),
             at,

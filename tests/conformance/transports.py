@@ -40,9 +40,15 @@ class Outcome:
 
 
 class Transport(Protocol):
-    """A way to an endpoint."""
+    """A way to an endpoint.
+
+    Attributes:
+        name: `http` or `grpc`.
+        shows_empty_lists: Whether an empty list in an answer can be told from none at all.
+    """
 
     name: str
+    shows_empty_lists: bool
 
     def can_send(self, operation: str, body: str) -> bool:
         """Whether the request can be said in this transport without a change."""
@@ -58,6 +64,7 @@ class HttpTransport:
     """AWS JSON 1.0 over one kept connection, signed only if credentials are given."""
 
     name = "http"
+    shows_empty_lists = True
 
     def __init__(self, endpoint: str, credentials: Any = None, region: str = "us-east-1") -> None:
         parts = urlsplit(endpoint)
@@ -125,6 +132,7 @@ class GrpcTransport:
     """`quorate.v1.DynamoDB` through its generated stub."""
 
     name = "grpc"
+    shows_empty_lists = False
 
     def __init__(self, address: str) -> None:
         size = ("grpc.max_receive_message_length", 32 << 20)
@@ -138,10 +146,11 @@ class GrpcTransport:
             return False
         try:
             members = json.loads(body)
-            return (
-                isinstance(members, dict)
-                and to_members(from_members(members, request_type)) == members
-            )
+            if not isinstance(members, dict):
+                return False
+            said = to_members(from_members(members, request_type))
+            # As text: to Python, 1 and true are equal.
+            return json.dumps(said, sort_keys=True) == json.dumps(members, sort_keys=True)
         except (ValueError, OverflowError, KeyError, RecursionError):
             return False
 

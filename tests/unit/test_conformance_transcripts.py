@@ -23,6 +23,7 @@ class FakeTransport:
     """Answers what it is told to, in order; remembers what it was asked."""
 
     name = "http"
+    shows_empty_lists = True
 
     def __init__(self, *answers: Outcome) -> None:
         self.answers = list(answers)
