@@ -20,20 +20,19 @@ Time: one coarse wheel (`TICK_S`) serves all requests in flight; there is no tim
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
-from proto.link import Link, LinkDialer, LinkHandler
+from proto.client_environment import IDLE, Dial, Dialer, Environment, Timer
+from proto.link import Link
 from proto.messages import (
     Answer,
     Catalog,
     Discover,
     FeedPage,
     Get,
-    Hello,
     Message,
     NotLeader,
     OutcomeUnknown,
@@ -78,57 +77,6 @@ OnAnswer: TypeAlias = Callable[[Answer], None]
 _FINAL = frozenset({Value, Written, Page, FeedPage, StatsReply, Refused})
 _WEATHER = frozenset({NotLeader, WrongPartition, Unavailable, OutcomeUnknown})
 _ATTEMPT_TICKS = round(ATTEMPT_TIMEOUT_S / TICK_S)
-
-
-class Timer(Protocol):
-    """A pending call."""
-
-    def cancel(self) -> None:
-        """Forget it."""
-
-
-class Environment(Protocol):
-    """Clock and scheduling, as the client needs them (`raft.group.Environment` fits)."""
-
-    def now(self) -> float:
-        """Seconds, monotonic."""
-
-    def call_later(self, delay_s: float, function: Callable[[], None]) -> Timer:
-        """Run after a delay."""
-
-
-class Dialer(Protocol):
-    """Keeps a link to one address (`proto.link.LinkDialer`, or the simulator's)."""
-
-    def start(self) -> None:
-        """Begin dialling."""
-
-    def stop(self) -> None:
-        """Close the link and dial no more."""
-
-
-Dial: TypeAlias = Callable[[str, LinkHandler], Dialer]
-
-
-class LoopEnvironment:
-    """`Environment` on a running asyncio loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], float]) -> None:
-        self._loop = loop
-        self.now = now
-
-    def call_later(self, delay_s: float, function: Callable[[], None]) -> Timer:
-        """Run after a delay."""
-        return self._loop.call_later(delay_s, function)
-
-
-def tcp_dial(
-    hello: Callable[[], Hello],
-    loop: asyncio.AbstractEventLoop,
-    tls: ssl.SSLContext | None = None,
-) -> Dial:
-    """Dial real addresses on `loop`."""
-    return lambda address, handler: LinkDialer(address, hello, handler, loop, tls)
 
 
 class _Call:
@@ -420,15 +368,16 @@ class ClusterClient:
         )
 
     def _discover_again(self) -> None:
-        if not self.is_discovered or not self.cluster_id:  # nodes in founding have no cluster id yet
+        # Nodes that are being founded have no cluster id yet.
+        if not self.is_discovered or not self.cluster_id:
             self._discover()
         else:
             # Idle but not None: `_rediscover` may ask again from now on.
-            self._discover_timer = _IDLE
+            self._discover_timer = IDLE
 
     def _rediscover(self) -> None:
         """What is known of the catalog group does not work: ask, at most once per interval."""
-        if self._discover_timer is _IDLE:
+        if self._discover_timer is IDLE:
             self._discover()
 
     def _discovered(self, catalog: Catalog) -> None:
@@ -738,13 +687,3 @@ class ClusterClient:
                     link.close("silent")
 
             self._environment.call_later(SILENCE_S_MAX - ATTEMPT_TIMEOUT_S, close_if_silent)
-
-
-class _IdleTimer:
-    """Stands for 'started, nothing scheduled'."""
-
-    def cancel(self) -> None:
-        """Nothing to forget."""
-
-
-_IDLE: Timer = _IdleTimer()

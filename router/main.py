@@ -20,11 +20,10 @@ from prometheus_client import REGISTRY
 
 from proto.addresses import check_loopback, format_address, parse_listen
 from proto.catalog_client import CatalogClient
+from proto.client_environment import LoopEnvironment, tcp_dial
 from proto.cluster_client import (
     REQUEST_ID_PREFIX_SIZE,
     ClusterClient,
-    LoopEnvironment,
-    tcp_dial,
 )
 from proto.flags import FlagParser, add_process_flags, address_list, listen_address
 from proto.logging_setup import configure_logging

@@ -57,9 +57,8 @@ class OperationMetrics:
 
     def observe(self, status: int, seconds: float, code: str = "") -> None:
         """Count one answer; `code` is the exception's name and must come from our own closed list."""
-        if status == 200:
-            series = self._success
-        else:
+        series = self._success
+        if status != 200:
             series = self._series.get((status, code)) or self._add((status, code))
         series.buckets[bisect_left(LATENCY_BUCKETS_S, seconds)] += 1
         series.sum_s += seconds

@@ -27,7 +27,8 @@ from prometheus_client import REGISTRY
 from datamodel.catalog_rows import CATALOG_RANGE, SYSTEM_TABLE_ID, NodeRow
 from proto import control_pb2_grpc
 from proto.addresses import check_loopback, format_address, parse_listen
-from proto.cluster_client import ClusterClient, tcp_dial
+from proto.client_environment import tcp_dial
+from proto.cluster_client import ClusterClient
 from proto.flags import FlagParser, add_process_flags, listen_address
 from proto.link import LinkDialer, serve_links
 from proto.logging_setup import configure_logging

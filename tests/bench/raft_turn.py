@@ -30,7 +30,7 @@ class Environment:
     def __init__(self) -> None:
         self.random = random.Random(1)
         self.soon: deque[Callable[[], None]] = deque()
-        self.timers: list[tuple[float, "Timer"]] = []
+        self.timers: list[tuple[float, Timer]] = []
 
     def now(self) -> float:
         return Clock.now

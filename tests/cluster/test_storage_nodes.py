@@ -22,7 +22,8 @@ from datamodel.items import encode_item
 from datamodel.key_encoding import KeySchema, encode_key, table_range
 from datamodel.stored_items import record_body
 from proto import control_pb2, control_pb2_grpc
-from proto.cluster_client import ClusterClient, LoopEnvironment, tcp_dial
+from proto.client_environment import LoopEnvironment, tcp_dial
+from proto.cluster_client import ClusterClient
 from proto.messages import (
     PROTOCOL_VERSION,
     PUT,
