@@ -27,6 +27,11 @@ def thing(pk, sk=None, **attributes):
     return {**item, **attributes}
 
 
+def sized(pk, size):
+    """An item of exactly `size` bytes."""
+    return thing(pk, x={"S": "x" * (size - len("pk") - len(pk) - len("x"))})
+
+
 # --- Query -------------------------------------------------------------------------------------------------
 
 
