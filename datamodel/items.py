@@ -18,7 +18,7 @@ from datamodel.attribute_values import (
     value_size,
 )
 from datamodel.errors import Corruption, ValidationError
-from datamodel.limits import ITEM_SIZE_BYTES_MAX
+from datamodel.limits import ATTRIBUTE_NAME_SIZE_BYTES_MAX, ITEM_SIZE_BYTES_MAX
 
 Item: TypeAlias = dict[str, AttributeValue]
 
@@ -58,7 +58,29 @@ def normalise_item(raw: object) -> tuple[Item, int]:
         for member in raw.values():
             check_json_types(member)
         raise
+    if size > ATTRIBUTE_NAME_SIZE_BYTES_MAX:
+        _check_names(raw)
     return (raw if replaced is None else replaced), size
+
+
+def _check_names(item: Mapping[str, object]) -> None:
+    for name in item:
+        # No character is more than 4 bytes.
+        if len(name) * 4 > ATTRIBUTE_NAME_SIZE_BYTES_MAX:
+            check_name_size(name)
+
+
+def check_name_size(name: str) -> None:
+    """For names of attributes that are not keys.
+
+    Raises:
+        ValidationError: The name is longer than 65,535 bytes.
+    """
+    if len(name.encode()) > ATTRIBUTE_NAME_SIZE_BYTES_MAX:
+        raise ValidationError(
+            "One or more parameter values were invalid: Attribute name is too large, "
+            f"must be less than {ATTRIBUTE_NAME_SIZE_BYTES_MAX + 1} bytes"
+        )
 
 
 def normalise_values(raw: object) -> tuple[dict[str, AttributeValue], int]:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from datamodel.errors import ValidationError
+from datamodel.items import check_name_size
 from datamodel.limits import (
     ATTRIBUTE_NAME_SIZE_BYTES_MAX,
     EXPRESSION_PLACEHOLDER_SIZE_BYTES_MAX,
@@ -66,7 +67,7 @@ def check_placeholder_keys(
                     f"{_NAMES} contains invalid value: Empty attribute name for key {alias}"
                 )
             if len(name) * 4 > ATTRIBUTE_NAME_SIZE_BYTES_MAX:
-                _check_name_size(name)
+                check_name_size(name)
     if values is not None:
         _check_keys(_VALUES, values, _is_value_key)
 
@@ -82,15 +83,6 @@ def _check_keys(member: str, placeholders: Mapping[str, Any], is_key: Any) -> No
             )
         if not is_key(key):
             raise ValidationError(f'{member} contains invalid key: Syntax error; key: "{key}"')
-
-
-def _check_name_size(name: str) -> None:
-    size = len(name.encode())
-    if size > ATTRIBUTE_NAME_SIZE_BYTES_MAX:
-        raise ValidationError(
-            "One or more parameter values were invalid: Attribute name is too large, "
-            f"must be less than {ATTRIBUTE_NAME_SIZE_BYTES_MAX + 1} bytes"
-        )
 
 
 def check_placeholders(
