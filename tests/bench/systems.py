@@ -285,13 +285,8 @@ class FixedReply(Spawned):
 
 
 def find_dynalite() -> str | None:
-    """Path of the program: $DYNALITE, PATH, or a local node_modules."""
-    local = ROOT / "node_modules" / ".bin" / "dynalite"
-    return (
-        os.environ.get("DYNALITE")
-        or shutil.which("dynalite")
-        or (str(local) if local.exists() else None)
-    )
+    """Path of the program: $DYNALITE, or on the PATH."""
+    return os.environ.get("DYNALITE") or shutil.which("dynalite")
 
 
 def available() -> list[System]:
