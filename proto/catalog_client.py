@@ -42,7 +42,7 @@ from datamodel.key_encoding import encode_key
 from datamodel.stored_items import check_record, record_body
 from datamodel.table_descriptions import TableDescription
 from proto.catalog_view import CatalogView, RowChange
-from proto.cluster_client import GroupRequest
+from proto.client_groups import GroupRequest
 from proto.messages import (
     CHECK,
     DELETE,

@@ -20,24 +20,22 @@ Time: one coarse wheel (`TICK_S`) serves all requests in flight; there is no tim
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from proto.client_environment import IDLE, Dial, Dialer, Environment, Timer
+from proto.client_groups import Call, Group, GroupRequest, OnAnswer
 from proto.link import Link
 from proto.messages import (
     Answer,
     Catalog,
     Discover,
     FeedPage,
-    Get,
     Message,
     NotLeader,
     OutcomeUnknown,
     Page,
-    Query,
     ReadFeed,
     Refused,
     ReplicaAddress,
@@ -59,8 +57,12 @@ TICK_S = 0.02
 # A replica that has not answered by then is left for another one; doubled with each such attempt.
 ATTEMPT_TIMEOUT_S = 1.0
 ATTEMPT_TIMEOUT_S_MAX = 4.0
-# Back-off between attempts, in ticks: 20 ms, 40 ms, ... 320 ms.
-BACKOFF_TICKS = (1, 2, 4, 8, 16)
+# Back-off between attempts, in ticks: 20 ms, 40 ms, 80 ms, then 120 ms: how late an election's end is noticed.
+BACKOFF_TICKS = (1, 2, 4, 6)
+# While this many requests are in flight they back off further: they would keep those busy who hold an election.
+# The first of them that finds a leader calls back all others that wait for the same group.
+CROWD = 2000
+CROWD_BACKOFF_TICKS = (1, 2, 4, 8, 16)
 # Redirects that are followed at once; more of them in a row means that the cluster is still making up its mind.
 REDIRECTS_MAX = 3
 # A link with overdue answers on which nothing at all was heard for this long is closed and dialled anew:
@@ -71,50 +73,12 @@ STALL_TICKS = 10
 DISCOVER_INTERVAL_S = 0.25
 REQUEST_ID_PREFIX_SIZE = 8
 
-GroupRequest: TypeAlias = Get | Write | Query | ReadFeed | Stats
-OnAnswer: TypeAlias = Callable[[Answer], None]
-
 _FINAL = frozenset({Value, Written, Page, FeedPage, StatsReply, Refused})
 _WEATHER = frozenset({NotLeader, WrongPartition, Unavailable, OutcomeUnknown})
 _ATTEMPT_TICKS = round(ATTEMPT_TIMEOUT_S / TICK_S)
 
 
-class _Call:
-    """One request until its final answer."""
-
-    __slots__ = (
-        "attempts",
-        "avoid",
-        "backoffs",
-        "deadline",
-        "leader",
-        "node",
-        "old_ids",
-        "on_answer",
-        "redirects",
-        "request",
-        "sent_tick",
-        "uncertain",
-    )
-
-    def __init__(
-        self, request: GroupRequest, on_answer: OnAnswer, deadline: float, leader: bool
-    ) -> None:
-        self.request = request  # as last sent; its id names the current attempt
-        self.on_answer = on_answer
-        self.deadline = deadline
-        self.leader = leader
-        self.node: _Node | None = None  # where the current attempt is; None while backing off
-        self.avoid: _Node | None = None  # do not try this one next if there is another
-        self.attempts = 0
-        self.backoffs = 0
-        self.redirects = 0
-        self.sent_tick = 0
-        self.uncertain = False  # an abandoned attempt may have been executed
-        self.old_ids: list[int] | None = None
-
-
-class _Node:
+class Node:
     """A node this client keeps a link to, by address. Receives what arrives on that link."""
 
     __slots__ = (
@@ -139,18 +103,21 @@ class _Node:
         self.dialer: Dialer | None = None
 
     def on_up(self, link: Link) -> None:
+        """Usable from now on."""
         self.link = link
         self.usable = True
         self.heard_tick = self._client._tick
         self._client._node_up(self)
 
     def on_down(self, link: Link) -> None:
+        """What was out with it goes elsewhere."""
         if self.link is link:
             self.link = None
             self.usable = False
             self._client._node_down(self)
 
     def on_messages(self, link: Link, messages: list[Message]) -> None:
+        """Answers."""
         client = self._client
         self.heard_tick = client._tick
         if not self.usable and self.link is link:
@@ -166,8 +133,8 @@ class _Node:
                     continue
                 if call.leader:
                     group = client._groups.get(call.request.group)
-                    if group is not None:
-                        group.leader = self
+                    if group is not None and (group.leader is not self or group.waiting):
+                        client._leader_found(group, self)
                 try:
                     call.on_answer(message)  # type: ignore[arg-type]
                 except Exception:  # one request's failure must not reach the shared link
@@ -180,40 +147,6 @@ class _Node:
                 log.warning(
                     "unexpected message", extra={"peer": self.address, "kind": kind.__name__}
                 )
-
-
-class _Group:
-    """Where a partition group's replicas are, and which of them is believed to lead."""
-
-    __slots__ = ("addresses", "by_node_id", "leader", "nearest", "nodes", "turn")
-
-    def __init__(self, addresses: tuple[ReplicaAddress, ...], nodes: list[_Node], az: str) -> None:
-        self.addresses = addresses
-        self.nodes = nodes
-        self.by_node_id = {a.node_id: n for a, n in zip(addresses, nodes, strict=True)}
-        self.leader: _Node | None = None
-        self.turn = 0
-        self.nearest = [n for a, n in zip(addresses, nodes, strict=True) if a.az == az]
-
-    def near(self) -> _Node | None:
-        """A usable replica for an eventually consistent read: of our zone if there is one, else in turn."""
-        for node in self.nearest:
-            if node.usable:
-                return node
-        return self.any_but(None)
-
-    def any_but(self, avoid: _Node | None) -> _Node | None:
-        """The next usable replica in turn; `avoid` only if there is no other."""
-        count = len(self.nodes)
-        found = None
-        for _ in range(count):
-            self.turn = (self.turn + 1) % count
-            node = self.nodes[self.turn]
-            if node.usable:
-                found = node
-                if node is not avoid:
-                    break
-        return found
 
 
 class ClusterClient:
@@ -249,9 +182,9 @@ class ClusterClient:
         self._request_id_prefix = request_id_prefix
         self._request_count = 0
         self._id = 0
-        self._nodes: dict[str, _Node] = {}
-        self._groups: dict[int, _Group] = {}
-        self._calls: dict[int, _Call] = {}
+        self._nodes: dict[str, Node] = {}
+        self._groups: dict[int, Group] = {}
+        self._calls: dict[int, Call] = {}
         self._wheel: dict[int, list[int]] = {}
         self._tick = 0
         self._ticking = False
@@ -314,7 +247,7 @@ class ClusterClient:
             nodes = [self._node(replica.address) for replica in addresses]
             for node in nodes:
                 node.references += 1
-            group = _Group(addresses, nodes, self._az)
+            group = Group(addresses, nodes, self._az)
             if old is not None:
                 group.leader = old.leader if old.leader in nodes else None
                 self._release(old)
@@ -337,19 +270,19 @@ class ClusterClient:
         known = self._groups.get(group)
         return known.addresses if known is not None else ()
 
-    def _release(self, group: _Group) -> None:
+    def _release(self, group: Group) -> None:
         for node in group.nodes:
             node.references -= 1
 
-    def _node(self, address: str) -> _Node:
+    def _node(self, address: str) -> Node:
         node = self._nodes.get(address)
         if node is None:
-            node = self._nodes[address] = _Node(address, self)
+            node = self._nodes[address] = Node(address, self)
             if self._discover_timer is not None or self.is_discovered:  # started
                 self._start_node(node)
         return node
 
-    def _start_node(self, node: _Node) -> None:
+    def _start_node(self, node: Node) -> None:
         if node.dialer is None and not self._stopped:
             node.dialer = self._dial(node.address, node)
             node.dialer.start()
@@ -418,7 +351,7 @@ class ClusterClient:
         if len(calls) >= IN_FLIGHT_MAX or self._stopped:
             on_answer(Unavailable(request.id, "too many requests in flight"))
             return
-        call = _Call(request, on_answer, deadline, leader)
+        call = Call(request, on_answer, deadline, leader)
         calls[request.id] = call
         if not self._ticking:
             self._start_ticking()
@@ -454,7 +387,7 @@ class ClusterClient:
         self.call(fresh, answered, self.now() + timeout_s, leader)
         return await future
 
-    def _route(self, call: _Call) -> None:
+    def _route(self, call: Call) -> None:
         """Make the next attempt, or back off if nobody can be asked."""
         now = self.now()
         if now >= call.deadline:
@@ -476,14 +409,14 @@ class ClusterClient:
         else:
             self._attempt(call, node, now)
 
-    def _pick(self, call: _Call, group: _Group) -> _Node | None:
+    def _pick(self, call: Call, group: Group) -> Node | None:
         avoid, call.avoid = call.avoid, None
         preferred = group.leader if call.leader else group.near()
         if preferred is not None and preferred.usable and preferred is not avoid:
             return preferred
         return group.any_but(avoid)
 
-    def _attempt(self, call: _Call, node: _Node, now: float) -> None:
+    def _attempt(self, call: Call, node: Node, now: float) -> None:
         request = call.request
         left_s = call.deadline - now
         if call.attempts:
@@ -505,15 +438,32 @@ class ClusterClient:
         assert node.link is not None
         node.link.send(request)
 
-    def _back_off(self, call: _Call) -> None:
-        ticks = BACKOFF_TICKS[min(call.backoffs, len(BACKOFF_TICKS) - 1)]
+    def _back_off(self, call: Call) -> None:
+        steps = BACKOFF_TICKS if len(self._calls) < CROWD else CROWD_BACKOFF_TICKS
+        ticks = steps[min(call.backoffs, len(steps) - 1)]
         call.backoffs += 1
         call.redirects = 0
         call.node = None
+        group = self._groups.get(call.request.group)
+        # (A first attempt has no id to tell its back-off from itself: it sits its time out.)
+        if group is not None and call.leader and call.attempts:
+            if len(group.waiting) >= IN_FLIGHT_MAX:
+                group.waiting.clear()  # mostly of calls that ended; the rest wake by themselves
+            group.waiting.append(call.request.id)
         left_s = call.deadline - self.now()
         self._wake_after(call.request.id, min(ticks * TICK_S, max(left_s, 0.0)))
 
-    def _accept(self, call: _Call, answer: Answer) -> bool:
+    def _leader_found(self, group: Group, node: Node) -> None:
+        """This node has just answered as the group's leader: whoever waits for one need not wait on."""
+        group.leader = node
+        waiting, group.waiting = group.waiting, []
+        for call_id in waiting:
+            call = self._calls.get(call_id)
+            if call is not None and call.node is None and call.request.id == call_id:
+                call.avoid = None
+                self._route(call)
+
+    def _accept(self, call: Call, answer: Answer) -> bool:
         """Whether a final answer to a call with several attempts ends it; clears its other ids if so."""
         old_ids = call.old_ids or []
         if answer.id in old_ids:
@@ -525,19 +475,19 @@ class ClusterClient:
         self._forget(call)
         return True
 
-    def _forget(self, call: _Call) -> None:
+    def _forget(self, call: Call) -> None:
         self._calls.pop(call.request.id, None)
         for old_id in call.old_ids or ():
             self._calls.pop(old_id, None)
 
-    def _finish(self, call: _Call, answer: Answer) -> None:
+    def _finish(self, call: Call, answer: Answer) -> None:
         self._forget(call)
         try:
             call.on_answer(answer)
         except Exception:  # one request's failure must not stop the wheel or the link
             log.exception("answer handler failed")
 
-    def _give_up(self, call: _Call, reason: str) -> None:
+    def _give_up(self, call: Call, reason: str) -> None:
         # A write that is out with a replica right now may be executed, whatever becomes of its answer.
         uncertain = call.uncertain or call.node is not None
         if uncertain and isinstance(call.request, Write):
@@ -546,7 +496,7 @@ class ClusterClient:
             self._finish(call, Unavailable(call.request.id, reason))
 
     def _weather(
-        self, node: _Node, message: NotLeader | WrongPartition | Unavailable | OutcomeUnknown
+        self, node: Node, message: NotLeader | WrongPartition | Unavailable | OutcomeUnknown
     ) -> None:
         """An attempt was not executed, or nobody knows."""
         call = self._calls.get(message.id)
@@ -580,7 +530,7 @@ class ClusterClient:
                 call.uncertain = True
         self._back_off(call)
 
-    def _follow(self, call: _Call, node: _Node, group: _Group, hint: str | None) -> bool:
+    def _follow(self, call: Call, node: Node, group: Group, hint: str | None) -> bool:
         """Go where a `NotLeader` points; False when it points nowhere of use."""
         leader = group.by_node_id.get(hint) if hint is not None else None
         if leader is None or leader is node or not leader.usable:
@@ -600,11 +550,11 @@ class ClusterClient:
 
     # --- links and time ---
 
-    def _node_up(self, node: _Node) -> None:
+    def _node_up(self, node: Node) -> None:
         if not self.is_discovered and node.link is not None:
             node.link.send(Discover(self.next_id()))
 
-    def _node_down(self, node: _Node) -> None:
+    def _node_down(self, node: Node) -> None:
         """Every attempt that was out with this node goes elsewhere."""
         for group in self._groups.values():
             if group.leader is node:
@@ -613,7 +563,7 @@ class ClusterClient:
             if call.node is node:  # listed once per attempt that may still answer
                 self._abandon(call, node)
 
-    def _abandon(self, call: _Call, node: _Node) -> None:
+    def _abandon(self, call: Call, node: Node) -> None:
         call.uncertain = True
         call.avoid = node
         call.node = None
@@ -676,7 +626,7 @@ class ClusterClient:
             self._suspect(node)
         self._abandon(call, node)
 
-    def _suspect(self, node: _Node) -> None:
+    def _suspect(self, node: Node) -> None:
         """Nothing was heard since the attempt was sent: use the node again once it says something."""
         if node.usable:
             node.usable = False

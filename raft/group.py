@@ -217,7 +217,9 @@ class Group(Protocol):
         """
 
     def transfer_leadership(self, to: ReplicaId | None = None) -> bool:
-        """Ask a caught-up replica to take over (planned stop). False: nobody is fit or we do not lead."""
+        """Ask a replica to take over as soon as it is caught up (planned stop); until then no proposal is
+        accepted. Asked again, asks again. False: no other voter can be reached, or we do not lead.
+        """
 
     def checkpoint(self, index: LogIndex, term: Term, state: bytes) -> None:
         """The owner has made everything up to `index` durable in its engine; `state` (opaque) comes back on

@@ -62,7 +62,9 @@ class Replica:
         "_pending_configuration",
         "_ready_term",
         "_seen",
+        "_transfer_target",
         "_transferring_until",
+        "_wants_transfer",
         "bucket",
         "group",
         "guard",
@@ -119,6 +121,8 @@ class Replica:
         self._led_term = -1  # the term that the machine was told we lead
         self._ready_term = -1  # the term in which the machine was told that it may serve
         self._transferring_until = NEVER
+        self._wants_transfer = False  # asked for, and not sent yet
+        self._transfer_target: ReplicaId | None = None
         self._seen: tuple[int, bool, bool, int | None] = (-1, False, False, None)
 
     def _learn_routes(self) -> None:
@@ -241,15 +245,26 @@ class Replica:
         self._host.activate(self)
 
     def transfer_leadership(self, to: ReplicaId | None = None) -> bool:
-        """Hand over; proposals rest until it must have happened, leases until the term ends."""
-        if not self.is_leader or self.is_in_flight or not self.journal.is_durable:
+        """Hand over as soon as a follower has the whole log. Proposals rest from now on until that must have
+        happened (`election_max_s`), so that it comes to be; leases, once asked, until the term ends.
+        """
+        guard = self.guard
+        if not self.is_leader or not guard.other_voters & guard.up:
             return False
         self._host.enter()
-        if not self._core.transfer(to):
-            return False
-        self._transferring_until = self.guard.moment.now + self._host.settings.election_max_s
+        self._wants_transfer = True
+        self._transfer_target = to
+        self._transferring_until = guard.moment.now + self._host.settings.election_max_s
         self._host.activate(self)
         return True
+
+    def _try_transfer(self) -> None:
+        """Every turn until it is sent: what was proposed before may still be on its way to the follower."""
+        if not self._core.is_leader or self.guard.moment.now >= self._transferring_until:
+            self._wants_transfer = False
+            return
+        if self.journal.is_durable and self._core.transfer(self._transfer_target):
+            self._wants_transfer = False
 
     def checkpoint(self, index: LogIndex, term: Term, state: bytes) -> None:
         """The owner is durable up to `index`: the log may be cut behind it."""
@@ -440,6 +455,8 @@ class Replica:
             if core.is_leader:
                 core.push()
         guard.unpark()
+        if self._wants_transfer:
+            self._try_transfer()
         if guard.leadership.reads:
             for callback in guard.ready_reads():
                 callback(True)

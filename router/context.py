@@ -25,7 +25,8 @@ from datamodel.errors import (
 )
 from datamodel.table_descriptions import table_name_of
 from proto.catalog_client import CatalogClient
-from proto.cluster_client import ClusterClient, GroupRequest
+from proto.client_groups import GroupRequest
+from proto.cluster_client import ClusterClient
 from proto.messages import (
     Answer,
     OutcomeUnknown,

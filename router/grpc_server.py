@@ -119,12 +119,14 @@ class GrpcServer:
         port: The port that it listens on.
     """
 
-    def __init__(self, server: Any, port: int) -> None:
+    def __init__(self, server: Any, port: int, health: "_Health") -> None:
         self._server = server
+        self._health = health
         self.port = port
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Take no new calls; end those that still run after `grace_s` seconds (at once without it)."""
+        self._health.is_stopping = True  # or those who watch would keep the server up all that time
         await self._server.stop(grace_s)
 
     async def wait_for_termination(self) -> None:
@@ -164,7 +166,8 @@ async def serve_grpc(
         for method in dynamodb_pb2.DESCRIPTOR.services_by_name["DynamoDB"].methods
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, methods),))
-    health_pb2_grpc.add_HealthServicer_to_server(_Health(readiness), server)
+    health = _Health(readiness)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
     health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
     names = (SERVICE_NAME, health_name, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
@@ -173,7 +176,7 @@ async def serve_grpc(
     else:
         port = server.add_secure_port(address, credentials)
     await server.start()
-    return GrpcServer(server, port)
+    return GrpcServer(server, port, health)
 
 
 # --- calls -------------------------------------------------------------------------------------------------
@@ -317,12 +320,14 @@ class _Health:
 
     def __init__(self, readiness: Callable[[], bool]) -> None:
         self._readiness = readiness
+        self.is_stopping = False
 
     def _status(self, service: str) -> Any:
         response = health_pb2.HealthCheckResponse
         if service not in ("", SERVICE_NAME):
             return response.SERVICE_UNKNOWN
-        return response.SERVING if self._readiness() else response.NOT_SERVING
+        serves = self._readiness() and not self.is_stopping
+        return response.SERVING if serves else response.NOT_SERVING
 
     async def Check(self, request: Any, call: Any) -> Any:  # noqa: N802 - the service's name
         """Whether the service can serve now."""
@@ -341,11 +346,13 @@ class _Health:
         )
 
     async def Watch(self, request: Any, call: Any) -> AsyncIterator[Any]:  # noqa: N802
-        """The present state, then each change, until the client leaves."""
+        """The present state, then each change, until the client leaves or the server stops."""
         told = None
         while True:
             status = self._status(request.service)
             if status != told:
                 told = status
                 yield health_pb2.HealthCheckResponse(status=status)
+            if self.is_stopping:
+                return
             await asyncio.sleep(HEALTH_INTERVAL_S)

@@ -14,9 +14,10 @@ methods and content types, unparsable body, target, empty body; then the operati
 import asyncio
 import contextlib
 import logging
+import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import httptools
 
@@ -54,6 +55,10 @@ UNREAD_TIMEOUT_S = 60.0
 # gets to read the reply instead of a reset.
 LINGER_S = 2.0
 SWEEP_INTERVAL_S = 1.0
+BACKLOG = 1024
+# How long a stopping router leaves connections open that have nothing in flight: a client that comes back in this
+# time is served once more and told to go elsewhere, instead of finding its connection closed under its request.
+IDLE_GRACE_S = 0.5
 
 
 class Dispatch(Protocol):
@@ -97,7 +102,7 @@ class HttpServer:
         self.time = now()  # as of the last sweep: timeouts need no better
         self._now = now
         self.responses = Responses(wall_clock)
-        self._server: asyncio.Server | None = None
+        self._listening: list[tuple[asyncio.Server, socket.socket]] = []
         self._sweeper: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
 
@@ -108,27 +113,46 @@ class HttpServer:
             The port, chosen by the system if 0 was asked for.
         """
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: _Connection(self), host, port, reuse_port=True, backlog=1024
-        )
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in dict.fromkeys(found):
+            listener = _listener(family, address)
+            server = await loop.create_server(
+                lambda: _Connection(self), sock=listener, backlog=BACKLOG
+            )
+            self._listening.append((server, listener))
         self._sweep()
-        bound: int = self._server.sockets[0].getsockname()[1]
+        bound: int = self._listening[0][1].getsockname()[1]
         return bound
 
     async def stop(self, grace_s: float) -> None:
-        """Accept nothing new, let requests in flight finish for at most `grace_s`, then close everything."""
+        """Listen no more, let requests in flight finish for at most `grace_s`, then close everything.
+
+        Every reply from now on says that its connection ends. Connections that the kernel has accepted but we have
+        not are served too: closing the socket would reset them.
+        """
         self.is_draining = True
-        if self._server is not None:
-            self._server.close()
-        if self.connections:
-            for connection in list(self.connections):
-                connection.close_when_idle()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), grace_s)
+        loop = asyncio.get_running_loop()
+        for server, listener in self._listening:
+            queued = _accept_all(listener)
+            server.close()
+            for client in queued:
+                with contextlib.suppress(OSError):
+                    await loop.connect_accepted_socket(lambda: _Connection(self), client)
+        idle_s = min(IDLE_GRACE_S, grace_s)
+        await self._wait_empty(idle_s)
+        for connection in list(self.connections):
+            connection.close_when_idle()
+        await self._wait_empty(grace_s - idle_s)
         for connection in list(self.connections):
             connection.abort()
         if self._sweeper is not None:
             self._sweeper.cancel()
+
+    async def _wait_empty(self, timeout_s: float) -> None:
+        if self.connections:
+            self._empty.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), timeout_s)
 
     def forget(self, connection: "_Connection") -> None:
         """A connection is gone."""
@@ -147,6 +171,34 @@ class HttpServer:
         for connection in list(self.connections):
             connection.check_timeouts(self.time)
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_INTERVAL_S, self._sweep)
+
+
+def _listener(family: int, address: Any) -> socket.socket:
+    """A listening socket that other processes may share the port of."""
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.setblocking(False)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _accept_all(listener: socket.socket) -> list[socket.socket]:
+    """Every connection that waits to be accepted."""
+    queued: list[socket.socket] = []
+    while True:
+        try:
+            client, _ = listener.accept()
+        except OSError:  # BlockingIOError: that was all; anything else: there is no more to be had
+            return queued
+        client.setblocking(False)
+        queued.append(client)
 
 
 class _Exchange(RequestContext):
@@ -230,7 +282,7 @@ class _Connection(asyncio.Protocol):
         """A client connected; past the cap it is told so and let go."""
         self._transport = cast("asyncio.Transport", transport)
         self._since = self.server.time
-        if len(self.server.connections) >= CONNECTIONS_MAX or self.server.is_draining:
+        if len(self.server.connections) >= CONNECTIONS_MAX:
             self._deaf = True
             self._transport.write(TOO_MANY_CONNECTIONS)
             self._transport.close()
@@ -534,8 +586,9 @@ class _Connection(asyncio.Protocol):
             self.abort()
 
     def close_when_idle(self) -> None:
-        """Close now, or with the reply to the last request in flight."""
-        if not self._waiting and self._transport is not None:
+        """Close now, or with the reply to the request that is arriving or in flight."""
+        busy = self._waiting or self._in_head or self._in_body
+        if not busy and self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:

@@ -29,7 +29,7 @@ from proto.flags import FlagParser, add_process_flags, address_list, listen_addr
 from proto.logging_setup import configure_logging
 from proto.messages import PROTOCOL_VERSION, Hello
 from proto.observability import serve_metrics
-from router.context import Services
+from router.context import REQUEST_TIMEOUT_S, Services
 from router.dispatch import Dispatcher, handlers
 from router.grpc_server import serve_grpc
 from router.http_server import HttpServer
@@ -38,8 +38,11 @@ from router.partition_map import PartitionMap
 
 log = logging.getLogger(__name__)
 
-# How long requests in flight may take after SIGTERM.
-STOP_GRACE_S = 2.0
+# How long requests in flight may take after SIGTERM: all the time that any request has.
+STOP_GRACE_S = REQUEST_TIMEOUT_S + 1.0
+# A router that shares its port gets its part of the clients from the moment it listens: it does so once it knows
+# the catalog, or after this long, so that clients are told something if the catalog is away.
+START_WAIT_S = 5.0
 # What a router keeps for long is made before `gc.freeze` or lives in few objects; requests leave no cycles.
 GC_THRESHOLDS = (50_000, 20, 100)
 ID_PREFIX_LENGTH = 36
@@ -145,15 +148,19 @@ async def _serve(flags: Any) -> None:
     _add_gauges(metrics, http, client, catalog)
     REGISTRY.register(metrics)
 
+    observed = await serve_metrics(*parse_listen(flags.metrics_listen), is_ready)
     client.start()
     catalog.start()
+    starting = [loop.create_task(catalog.ready()), loop.create_task(stop.wait())]
+    await asyncio.wait(starting, timeout=START_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+    for task in starting:
+        task.cancel()
     http_host, http_port = parse_listen(flags.http_listen)
     http_port = await http.serve(http_host, http_port)
     try:
         grpc = await serve_grpc(flags.grpc_listen, dispatch, is_ready, new_request_id)
     except RuntimeError as error:  # what grpc raises for an address in use
         raise OSError(str(error)) from error
-    observed = await serve_metrics(*parse_listen(flags.metrics_listen), is_ready)
     log.info(
         "router serves",
         extra={

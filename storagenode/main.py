@@ -60,9 +60,11 @@ from storagenode.snapshots import BadSnapshot
 
 log = logging.getLogger(__name__)
 
-HAND_OVER_POLL_S = 0.02
-HAND_OVER_POLLS = 100
-"""A planned stop waits this often, this long, for others to take over leadership."""
+HAND_OVER_POLL_S = 0.005
+HAND_OVER_S = 2.0
+"""A planned stop waits at most this long for others to take over leadership."""
+HAND_OVER_AGAIN_S = 0.5
+"""After this long whoever still leads asks anew: a request to take over can be lost."""
 EXIT_FAILED = 70  # EX_SOFTWARE: an error that a restart from disk may heal
 EXIT_DISK = 74  # EX_IOERR
 EXIT_CONFIGURATION = 78  # EX_CONFIG
@@ -404,9 +406,12 @@ class _Process:
             client.stop()
 
     def _is_ready(self) -> bool:
-        replica = self._node.replicas.get(CATALOG_GROUP)
-        return bool(self._identity.cluster_id) and (
-            replica is None or replica.standing.leader is not None
+        """In the cluster, and every replica follows a leader: only then may the next node of a rolling restart
+        be stopped.
+        """
+        return bool(self._identity.cluster_id) and all(
+            replica.standing.leader is not None or not replica.standing.is_sound
+            for replica in self._node.replicas.values()
         )
 
     # --- stop ---
@@ -433,15 +438,26 @@ class _Process:
         log.info("stopped")
 
     async def _hand_over(self) -> None:
-        leading = [
-            replica
-            for replica in self._node.replicas.values()
-            if replica.standing.is_leading and replica.standing.group.transfer_leadership()
-        ]
-        for _ in range(HAND_OVER_POLLS):
-            if not any(replica.standing.is_leading for replica in leading):
+        """Return once nothing is led here that somebody else could lead, or time is up. Others that stop at
+        the same time may hand us what they led: that is passed on too.
+        """
+        now = self._environment.now
+        asked: dict[GroupId, float] = {}
+        deadline = now() + HAND_OVER_S
+        while now() < deadline:
+            waits = False
+            for group, replica in self._node.replicas.items():
+                if not replica.standing.is_leading:
+                    continue
+                if now() >= asked.get(group, 0.0) + HAND_OVER_AGAIN_S:
+                    if not replica.standing.group.transfer_leadership():
+                        continue  # nobody is there to take it
+                    asked[group] = now()
+                waits = True
+            if not waits:
                 return
             await asyncio.sleep(HAND_OVER_POLL_S)
+        log.warning("stopping while leading: nobody took over in time")
 
 
 def _reachable(listening: str) -> str:
