@@ -17,6 +17,7 @@ import uvloop
 from prometheus_client import Gauge
 
 from admin.admin_api import AdminApi, AdminServer
+from admin.balance import Balance
 from admin.jobs import JobMetrics, JobRunner
 from admin.lease import Lease
 from admin.nodes import GrpcStorageNodes
@@ -106,6 +107,7 @@ async def _serve(flags: Any) -> None:
 
     lease = Lease(catalog, flags.name, incarnation, now, on_lease)
     repair = Repair(catalog, nodes, lambda: lease.is_held)
+    balance = Balance(catalog, nodes, lambda: lease.is_held)
     server = AdminServer(AdminApi(catalog, client, nodes, flags.region, flags.account_id))
 
     def is_ready() -> bool:
@@ -129,6 +131,7 @@ async def _serve(flags: Any) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(lease.run())
             tasks.create_task(repair.run())
+            tasks.create_task(balance.run())
 
     working = loop.create_task(work())
     stopping = loop.create_task(stop.wait())

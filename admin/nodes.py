@@ -56,6 +56,9 @@ class StorageNodes(Protocol):
     async def status(self, node: NodeRow) -> control_pb2.NodeStatusResponse:
         """All of the node's replicas."""
 
+    async def transfer_leadership(self, node: NodeRow, group: int, to_replica_id: int) -> bool:
+        """Let the node hand a group that it leads to another replica; whether it will try."""
+
 
 class GrpcStorageNodes:
     """`StorageNodes` over gRPC."""
@@ -112,6 +115,19 @@ class GrpcStorageNodes:
         if answer.node_id != node.node_id:
             raise NodeUnreachable(f"{node.grpc} is {answer.node_id} now")
         return answer
+
+    async def transfer_leadership(self, node: NodeRow, group: int, to_replica_id: int) -> bool:
+        """See `StorageNodes`.
+
+        Raises:
+            NodeUnreachable: No answer.
+        """
+        request = control_pb2.TransferLeadershipRequest(group=group, to_replica_id=to_replica_id)
+        stub = self._stub(node)
+        answer: control_pb2.TransferLeadershipResponse = await self._call(
+            lambda: stub.TransferLeadership(request, timeout=CALL_TIMEOUT_S)
+        )
+        return answer.transferred > 0
 
     async def close(self) -> None:
         """Close all channels."""

@@ -1,4 +1,4 @@
-"""Where replicas go, and which of them stands for election first. Pure.
+"""Where replicas go, which of them stands for election first, and when a leadership moves. Pure.
 
 A partition's replicas are on different disks, spread over as many zones as possible; within that the nodes that
 have least get the next one. Counts include what this very call has placed, so one call spreads evenly.
@@ -89,3 +89,53 @@ def choose_first_leaders(
         leaders[first] += 1
         chosen[group] = first
     return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class LedGroup:
+    """A group with a leader.
+
+    Attributes:
+        group: Which.
+        leader: Node id of its leader.
+        fit: Node ids of members that could take over at once: voters that answer and have nearly all of the log.
+    """
+
+    group: int
+    leader: str
+    fit: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """A leadership to be moved."""
+
+    group: int
+    source: str
+    target: str
+
+
+def choose_transfers(groups: Sequence[LedGroup], nodes: Sequence[str]) -> list[Transfer]:
+    """Leaderships to move so that nodes lead about as many groups each; none when that is so.
+
+    Each move takes a leadership from a node that leads at least two more than its new leader, so moves never
+    undo each other. The same input gives the same moves.
+
+    Args:
+        groups: All groups that have a leader.
+        nodes: Node ids of those that may lead.
+    """
+    leaders = Counter(dict.fromkeys(nodes, 0))
+    leaders.update(group.leader for group in groups)
+    allowed = frozenset(nodes)
+    moves = []
+    for group in sorted(groups, key=lambda group: group.group):
+        targets = [node for node in group.fit if node in allowed and node != group.leader]
+        if not targets:
+            continue
+        target = min(targets, key=lambda node: (leaders[node], node))
+        if leaders[group.leader] - leaders[target] >= 2:
+            leaders[group.leader] -= 1
+            leaders[target] += 1
+            moves.append(Transfer(group.group, group.leader, target))
+    return moves

@@ -148,6 +148,11 @@ class LocalCluster:
             for p in self.processes()
         )
 
+    def wait_process_ready(self, name: str, timeout_s: float = 30.0) -> None:
+        """Return once the process says that it can do its work."""
+        url = self.process(name)["metrics"].removesuffix("/metrics") + "/readyz"
+        wait_until(lambda: http_get(url)[0] == 200, timeout_s, f"{name} ready", 0.02)
+
     def log(self) -> str:
         """The last part of what the cluster printed."""
         return self.log_path.read_text(errors="replace")[-20_000:] if self.log_path.exists() else ""
@@ -183,6 +188,15 @@ class LocalCluster:
             signal_pid(pid, signal.SIGKILL)
             wait_until(lambda: not is_alive(pid), 5, f"{name} dead", 0.005)
 
+    def terminate(self, name: str, timeout_s: float = 30.0) -> None:
+        """SIGTERM, and wait until it has stopped by itself."""
+        pid = self._pid(name)
+        signal_pid(pid, signal.SIGTERM)
+        wait_until(lambda: not is_alive(pid), timeout_s, f"{name} stopped", 0.005)
+        process = self._own.pop(name, None)
+        if process is not None:
+            assert process.wait() == 0, f"{name} ended with {process.returncode}"
+
     def pause(self, name: str) -> None:
         """SIGSTOP: the process is there and silent."""
         signal_pid(self._pid(name), signal.SIGSTOP)
@@ -203,6 +217,17 @@ class LocalCluster:
     def _pid(self, name: str) -> int:
         own = self._own.get(name)
         return own.pid if own is not None else int(self.process(name)["pid"])
+
+    def terms(self) -> dict[int, int]:
+        """The highest term that any storage node reports, by group."""
+        found: dict[int, int] = {}
+        for process in self.processes("storagenode"):
+            for line in http_get(process["metrics"])[1].splitlines():
+                if line.startswith("quorate_storagenode_raft_term{"):
+                    group = int(line.partition('group="')[2].partition('"')[0])
+                    term = int(float(line.rpartition(" ")[2]))
+                    found[group] = max(found.get(group, 0), term)
+        return found
 
     def leader_of(self, group: int) -> str | None:
         """Name of the storage node whose metrics say that it leads the group."""

@@ -128,7 +128,7 @@ MUTATIONS: dict[str, Mutation] = {
         replace(Options(), reads=80.0, crashes=0.6),
     ),
     "lease survives a transfer": Mutation(
-        ((Guard, "is_lease_off", _no),), replace(Options(), transfers=4.0, reads=80.0), 300
+        ((Guard, "is_lease_off", _no),), replace(Options(), transfers=2.0, reads=80.0), 300
     ),
     "no quiet time": Mutation(
         ((Voting, "is_quiet", _no),), replace(Options(), crashes=2.0, reads=80.0), 300

@@ -69,6 +69,17 @@ class FakeNodes:
             replicas=list(self.replicas.get(node.node_id, {}).values()),
         )
 
+    async def transfer_leadership(self, node, group, to_replica_id) -> bool:
+        await self._answer("transfer", node, group)
+        source = self.replicas[node.node_id][group]
+        if source.role != "leader":
+            return False
+        source.role = "follower"
+        for mine in self.replicas.values():
+            if group in mine and mine[group].replica_id == to_replica_id:
+                mine[group].role = "leader"
+        return True
+
     async def _answer(self, what: str, node: NodeRow, group: int) -> None:
         self.calls.append((what, node.node_id, group))
         await asyncio.sleep(0)

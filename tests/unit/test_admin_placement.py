@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from admin.placement import (
     Candidate,
+    LedGroup,
     choose_first_leaders,
+    choose_transfers,
     place_partitions,
     replica_count,
 )
@@ -86,3 +88,42 @@ def test_first_leaders_are_spread_and_alive():
     assert set(choose_first_leaders(groups, dead).values()) == {"n1", "n2"}
     all_dead = nodes("a", dead=("n0",))
     assert choose_first_leaders({1: ("n0",)}, all_dead) == {1: "n0"}
+
+
+def led(*leaders, fit=("n0", "n1", "n2")):
+    return [
+        LedGroup(group, leader, tuple(n for n in fit if n != leader))
+        for group, leader in enumerate(leaders)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("groups", "moves"),
+    [
+        ([], []),
+        (led("n0", "n1", "n2"), []),
+        (led("n0", "n0", "n1", "n2"), []),  # one too many cannot be bettered
+        (led("n0", "n0", "n1", "n1"), [(0, "n0", "n2")]),
+        (led("n0", "n0", "n0"), [(0, "n0", "n1"), (1, "n0", "n2")]),
+        (led("n0", "n0", "n0", fit=("n0",)), []),  # nobody could take over
+        (led("n0", "n0", fit=("n9",)), []),  # nor somebody who must not
+    ],
+)
+def test_leaderships_are_moved_to_who_leads_less(groups, moves):
+    found = choose_transfers(groups, ["n0", "n1", "n2"])
+    assert [(move.group, move.source, move.target) for move in found] == moves
+
+
+@settings(max_examples=60)
+@given(
+    leaders=st.lists(st.sampled_from(["n0", "n1", "n2", "n3"]), max_size=30),
+)
+def test_moves_end_in_balance(leaders):
+    nodes_ = ["n0", "n1", "n2", "n3"]
+    groups = led(*leaders, fit=tuple(nodes_))
+    for move in choose_transfers(groups, nodes_):
+        assert leaders[move.group] == move.source
+        leaders[move.group] = move.target
+    counts = [leaders.count(node) for node in nodes_]
+    assert max(counts) - min(counts) <= 1
+    assert choose_transfers(led(*leaders, fit=tuple(nodes_)), nodes_) == []

@@ -213,6 +213,30 @@ def test_without_a_hint_it_backs_off_and_asks_another(world: World, client: Clus
     assert other is not node
 
 
+def test_the_first_that_finds_a_leader_calls_back_all_that_wait(
+    world: World, client: ClusterClient
+) -> None:
+    answers: list[Answer] = []
+    for _ in range(3):
+        write(client, answers)
+    # An election is on: everybody is refused until some are far into their back-off.
+    for _ in range(40):
+        world.run(cluster_client.TICK_S)
+        for node in nodes(world):
+            for message in node.take():
+                node.say(NotLeader(message.id, None))  # type: ignore[union-attr]
+    write(client, answers)
+    node, message = asked(world)
+    assert isinstance(message, Write)
+    node.say(Written(message.id, []))
+    again = node.take()
+    assert len(again) == 3
+    for message in again:
+        node.say(Written(message.id, []))  # type: ignore[union-attr]
+    assert [type(answer) for answer in answers] == [Written] * 4
+    assert client.in_flight == 0
+
+
 def test_two_nodes_that_point_at_each_other_do_not_make_a_storm(
     world: World, client: ClusterClient
 ) -> None:

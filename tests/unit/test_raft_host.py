@@ -163,3 +163,29 @@ def test_elects_replicates_and_restarts(tmp_path):
             node.stop()
 
     asyncio.run(scenario())
+
+
+def test_a_transfer_under_load_waits_for_what_was_proposed_and_loses_nothing(tmp_path):
+    async def scenario():
+        hosts = {}
+        nodes = [Node(tmp_path, node, hosts) for node in NODES]
+        assert await propose(nodes, b"first") is Outcome.COMMITTED
+        old = next(n for n in nodes if n.group.is_leader)
+        for _ in range(3):
+            outcomes = []
+            await until(lambda n=old: n.group.accepts_proposals)
+            assert old.group.propose(b"x", lambda outcome, _, seen=outcomes: seen.append(outcome))
+            # No follower has this entry yet: asked for right now, the transfer has to wait for that.
+            assert old.group.transfer_leadership()
+            assert not old.group.accepts_proposals
+            await until(lambda n=old: any(o.group.is_leader for o in nodes if o is not n), 2.0)
+            assert outcomes == [Outcome.COMMITTED]
+            old = next(n for n in nodes if n.group.is_leader and n is not old)
+        assert not any(n.group.transfer_leadership() for n in nodes if n is not old)
+        for node in NODES:
+            old.host.peer_down(node)
+        assert not old.group.transfer_leadership()  # nobody is there
+        for node in nodes:
+            node.stop()
+
+    asyncio.run(scenario())

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import re
+import socket
 import zlib
 from contextlib import asynccontextmanager
 
@@ -491,6 +492,42 @@ def test_stopping_lets_requests_in_flight_finish():
         assert (status, headers["connection"]) == (200, "close")
         busy.writer.close()
         await asyncio.wait_for(stopping, 2)
+
+    run(scenario)
+
+
+def test_a_client_that_comes_back_while_stopping_is_served_and_told_to_go():
+    async def scenario(world):
+        client = await world.connect()
+        client.send(request())
+        assert (await client.reply())[0] == 200
+        stopping = asyncio.ensure_future(world.server.stop(5.0))
+        await world.settle()
+        client.send(request())
+        status, headers, _ = await client.reply()
+        assert (status, headers["connection"]) == (200, "close")
+        client.writer.close()
+        await asyncio.wait_for(stopping, 2)
+
+    run(scenario)
+
+
+def test_connections_in_the_backlog_of_a_stopping_router_are_served():
+    async def scenario(world):
+        clients = []
+        for _ in range(20):  # connected by the kernel: our loop has not run since
+            client = socket.create_connection(("127.0.0.1", world.port))
+            client.sendall(request())
+            client.setblocking(False)
+            clients.append(client)
+        stopping = asyncio.ensure_future(world.server.stop(5.0))
+        for client in clients:
+            reader, writer = await asyncio.open_connection(sock=client)
+            assert (await reader.readline()).split()[1] == b"200"
+            writer.close()
+        await asyncio.wait_for(stopping, 5)
+        with pytest.raises(OSError):
+            socket.create_connection(("127.0.0.1", world.port))
 
     run(scenario)
 

@@ -1,0 +1,144 @@
+"""How fast the cluster gets over the loss of a leader, and that a planned restart costs clients nothing.
+
+The numbers are printed; what is asserted leaves room for a busy machine.
+"""
+
+import threading
+import time
+from collections import Counter
+from statistics import median
+from typing import Any
+
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+
+from tests.chaos.gaps import Probe, summary
+from tests.cluster.harness import LocalCluster, running_cluster, wait_until
+from tests.cluster.test_faults import TABLE, create_table, groups_of_table, wait_writable
+
+KILLED_S = 4.0
+STOPPED_S = 1.0
+
+
+def leader(cluster: LocalCluster, group: int) -> str:
+    return wait_until(lambda: cluster.leader_of(group), 15, "a leader")
+
+
+def test_killed_leaders_are_replaced_soon(own_cluster: LocalCluster, capsys):
+    create_table(own_cluster, partitions=1)
+    (group,) = groups_of_table(own_cluster)
+    gaps = []
+    with Probe(lambda: own_cluster.http, TABLE, "k") as probe:
+        for _ in range(3):
+            name = leader(own_cluster, group)
+            time.sleep(0.5)
+            killed = time.monotonic()
+            own_cluster.kill(name)
+            assert probe.wait_for_writes(killed + 0.3, 50, 20)
+            gaps.append(probe.gap_since(killed))
+            own_cluster.restart(name)
+            wait_until(own_cluster.is_ready, 30, "cluster ready")
+    with capsys.disabled():
+        print(f"\n{summary('kill -9 of a leader', gaps)}")
+    assert median(gap.first_write_s for gap in gaps) < KILLED_S
+
+
+def test_a_planned_stop_moves_leadership_first_and_a_rejoin_disturbs_nobody(
+    own_cluster: LocalCluster, capsys
+):
+    create_table(own_cluster, partitions=3)
+    group, *_ = groups_of_table(own_cluster)
+    own_cluster.terminate(
+        "admin-0"
+    )  # it would spread leaderships again: another reason for new terms
+    gaps = []
+    with Probe(lambda: own_cluster.http, TABLE, "k", clients=6) as probe:
+        for _ in range(4):
+            name = leader(own_cluster, group)
+            time.sleep(0.5)
+            stopped = time.monotonic()
+            own_cluster.terminate(name)
+            assert probe.wait_for_writes(time.monotonic(), 50, 20)
+            gaps.append(probe.gap_since(stopped))
+            terms = own_cluster.terms()
+            own_cluster.restart(name)
+            own_cluster.wait_process_ready(name)
+            # Pre-votes: whoever comes back asks before it stands, and is told that a leader is there.
+            assert own_cluster.terms() == terms
+        failures = probe.failure_counts()
+    with capsys.disabled():
+        print(f"\n{summary('SIGTERM of a leader', gaps)}")
+    assert median(gap.gap_s for gap in gaps) < STOPPED_S
+    assert not failures
+
+
+class SdkLoad:
+    """boto3 clients with their standard retries, each counting what its caller would see fail."""
+
+    def __init__(self, cluster: LocalCluster, clients: int) -> None:
+        self.done = 0
+        self.errors: Counter[str] = Counter()
+        self._cluster = cluster
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(clients)]
+
+    def __enter__(self) -> "SdkLoad":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+
+    def _run(self, number: int) -> None:
+        client: Any = self._cluster.client(retries={"mode": "standard"})
+        value = 0
+        while not self._stop.is_set():
+            value += 1
+            key = {"pk": {"S": f"sdk-{number}-{value % 20}"}}
+            try:
+                client.put_item(TableName=TABLE, Item={**key, "v": {"N": str(value)}})
+                read = client.get_item(TableName=TABLE, Key=key, ConsistentRead=True)
+                if read["Item"]["v"]["N"] != str(value):
+                    self.errors["stale read"] += 1
+                self.done += 2
+            except (ClientError, BotoCoreError) as error:
+                self.errors[repr(error)] += 1
+        client.close()
+
+
+@pytest.fixture
+def two_routers(tmp_path):
+    flags = ("--routers", "2", "--no-restart")
+    with running_cluster(tmp_path / "data", *flags) as running:
+        yield running
+
+
+def test_rolling_restart_of_every_process_fails_no_request(two_routers: LocalCluster, capsys):
+    create_table(two_routers, partitions=3)
+    wait_writable(two_routers)
+    began = time.monotonic()
+    with (
+        Probe(lambda: two_routers.http, TABLE, "k", clients=2) as probe,
+        SdkLoad(two_routers, clients=4) as load,
+    ):
+        time.sleep(0.5)
+        for process in two_routers.processes():
+            name = process["name"]
+            two_routers.terminate(name)
+            two_routers.restart(name)
+            two_routers.wait_process_ready(name)
+        wait_until(two_routers.is_ready, 30, "cluster ready")
+        time.sleep(0.5)
+    gap = probe.gap_since(began)
+    with capsys.disabled():
+        print(
+            f"\nrolling restart of {len(two_routers.processes())} processes: {load.done} requests of boto3"
+            f" with standard retries, {sum(load.errors.values())} failed; {len(probe.acknowledged_at)} writes"
+            f" without retries, {len(probe.failures)} failed {probe.failure_counts()},"
+            f" longest gap {gap.gap_s * 1000:.0f} ms"
+        )
+    assert not load.errors
+    assert load.done > 100
