@@ -89,7 +89,10 @@ def main() -> int:
         return 2
     chosen = [s for s in options.systems.split(",") if s]
     systems = [s for s in available() if not chosen or s.name in chosen]
-    absent = {"dynalite-memory": "npm install --global dynalite", "etcd-json": "apt-get install etcd-server"}
+    absent = {
+        "dynalite-memory": "npm install --global dynalite",
+        "etcd-json": "apt-get install etcd-server",
+    }
     for name, how in absent.items():
         if name not in [s.name for s in systems] and (not chosen or name in chosen):
             print(f"not measured: {name} (install it with: {how})")
