@@ -35,6 +35,9 @@ SCAN_SEGMENTS_MAX = 1_000_000
 BATCH_GET_KEYS_MAX = 100
 BATCH_WRITE_ACTIONS_MAX = 25
 BATCH_SIZE_BYTES_MAX = 16 * 1024 * 1024
+"""Bytes of items that one BatchGetItem returns at most."""
+BATCH_PARTITION_SIZE_BYTES_MAX = 1024 * 1024
+"""Bytes of items from one partition after which a BatchGetItem reads no more of it."""
 TRANSACTION_ACTIONS_MAX = 100
 TRANSACTION_SIZE_BYTES_MAX = 4 * 1024 * 1024
 CLIENT_REQUEST_TOKEN_LENGTH_MAX = 36

@@ -666,6 +666,70 @@ class ScanInput(Shape, frozen=True):
     ConsistentRead: _ConsistentRead | None = None
 
 
+_KeyList: TypeAlias = Annotated[list[_Key], Meta(min_length=1, max_length=100)]
+
+
+class KeysAndAttributes(Shape, frozen=True):
+    """`KeysAndAttributes` of the service model."""
+
+    Keys: _KeyList
+    AttributesToGet: _AttributeNameList | None = None
+    ConsistentRead: _ConsistentRead | None = None
+    ProjectionExpression: _ProjectionExpression | None = None
+    ExpressionAttributeNames: _ExpressionAttributeNameMap | None = None
+
+
+_BatchGetRequestMap: TypeAlias = Annotated[
+    dict[str, KeysAndAttributes], Meta(min_length=1, max_length=100)
+]
+
+
+class BatchGetItemInput(Shape, frozen=True):
+    """Request of BatchGetItem."""
+
+    RequestItems: _BatchGetRequestMap
+    ReturnConsumedCapacity: _ReturnConsumedCapacity | None = None
+
+
+class PutRequest(Shape, frozen=True):
+    """`PutRequest` of the service model."""
+
+    Item: _PutItemInputAttributeMap
+
+
+_PutRequest: TypeAlias = PutRequest
+
+
+class DeleteRequest(Shape, frozen=True):
+    """`DeleteRequest` of the service model."""
+
+    Key: _Key
+
+
+_DeleteRequest: TypeAlias = DeleteRequest
+
+
+class WriteRequest(Shape, frozen=True):
+    """`WriteRequest` of the service model."""
+
+    PutRequest: _PutRequest | None = None
+    DeleteRequest: _DeleteRequest | None = None
+
+
+_WriteRequests: TypeAlias = Annotated[list[WriteRequest], Meta(min_length=1, max_length=25)]
+_BatchWriteItemRequestMap: TypeAlias = Annotated[
+    dict[str, _WriteRequests], Meta(min_length=1, max_length=25)
+]
+
+
+class BatchWriteItemInput(Shape, frozen=True):
+    """Request of BatchWriteItem."""
+
+    RequestItems: _BatchWriteItemRequestMap
+    ReturnConsumedCapacity: _ReturnConsumedCapacity | None = None
+    ReturnItemCollectionMetrics: _ReturnItemCollectionMetrics | None = None
+
+
 REQUEST_TYPES: dict[str, type[Shape]] = {
     "CreateTable": CreateTableInput,
     "DescribeTable": DescribeTableInput,
@@ -683,4 +747,6 @@ REQUEST_TYPES: dict[str, type[Shape]] = {
     "DeleteItem": DeleteItemInput,
     "Query": QueryInput,
     "Scan": ScanInput,
+    "BatchGetItem": BatchGetItemInput,
+    "BatchWriteItem": BatchWriteItemInput,
 }

@@ -269,6 +269,8 @@ class _Constraints:
                     (name, value, where),
                 )
             case "map":
+                if shape["key"] == "TableArn":
+                    yield from self._table_names(name, value, where)
                 yield from self._elements(
                     shape["value"],
                     [(f"{where}.{key}.member", inner) for key, inner in value.items()],
@@ -304,6 +306,24 @@ class _Constraints:
             container, value, where = whole
             rules = ", ".join(_all_rules(shape, enum_order)) or "Member must not be null"
             yield _failure(self._echo(container, value), where, f"{title}: [{rules}]")
+        if shape["type"] == "list":
+            for where, inner in elements:
+                yield from self._elements(
+                    shape["member"],
+                    [(f"{where}.{number}.member", v) for number, v in enumerate(inner or (), 1)],
+                    "Member must satisfy constraint",
+                    (name, inner, where),
+                )
+
+    def _table_names(self, name: str, value: Mapping[str, Any], where: str) -> Iterator[str]:
+        """One failure of a whole map that has tables' names as its keys."""
+        for key in value:
+            rules = self._table_name_rules(key)
+            if any(True for _ in _broken_rules({"type": "string", **rules}, None, key)):
+                shown = ", ".join(_all_rules({"type": "string", **rules}, None))
+                rule = f"Map keys must satisfy constraint: [{shown}]"
+                yield _failure(self._echo(name, value), where, rule)
+                return
 
     def _table_name_rules(self, value: str) -> ShapeDefinition:
         """A table is named by its ARN or by its name; the pattern is not tried on an empty one."""
@@ -314,23 +334,28 @@ class _Constraints:
             rules["pattern"] = TABLE_NAME_PATTERN
         return rules
 
-    def _echo(self, name: str, value: Any) -> str:
-        """A value as Java prints it."""
+    def _echo(self, name: str, value: Any, depth: int = 0) -> str:
+        """A value as Java prints it; what is nested deeper than any attribute value may be is left out."""
         if value is None:
             return "null"
+        if depth > _ATTRIBUTE_VALUE_DEPTH_MAX:
+            return "..."
+        depth += 1
         shape = self._shapes[name]
         match shape["type"]:
             case "structure":
                 members = ", ".join(
-                    f"{member[0].lower()}{member[1:]}={self._echo(inner, value.get(member))}"
+                    f"{member[0].lower()}{member[1:]}={self._echo(inner, value.get(member), depth)}"
                     for member, inner in shape.get("members", {}).items()
                 )
                 return f"{name}({members})"
             case "list":
-                return "[" + ", ".join(self._echo(shape["member"], item) for item in value) + "]"
+                inner = (self._echo(shape["member"], item, depth) for item in value)
+                return "[" + ", ".join(inner) + "]"
             case "map":
                 entries = (
-                    f"{key}={self._echo(shape['value'], item)}" for key, item in value.items()
+                    f"{key}={self._echo(shape['value'], item, depth)}"
+                    for key, item in value.items()
                 )
                 return "{" + ", ".join(entries) + "}"
             case "boolean":

@@ -27,12 +27,16 @@ IMPLEMENTED_OPERATIONS: Final = (
     "DeleteItem",
     "Query",
     "Scan",
+    "BatchGetItem",
+    "BatchWriteItem",
 )
 
 # Requests on items: decoded straight into their type, because they are the hot path.
 ITEM_OPERATIONS: Final = frozenset(
     ("PutItem", "GetItem", "UpdateItem", "DeleteItem", "Query", "Scan")
 )
+# The same for several tables at a time, whose names are the keys of RequestItems.
+BATCH_OPERATIONS: Final = frozenset(("BatchGetItem", "BatchWriteItem"))
 
 TABLE_NAME_PATTERN: Final = "[a-zA-Z0-9_.-]+"
 TABLE_NAME_LENGTH_MIN: Final = 3
@@ -67,6 +71,8 @@ ENUM_ORDER: Final[dict[str, tuple[str, ...]]] = {
 
 # Members that are reported first, in this order; the others follow as the model lists them.
 MEMBER_ORDER: Final[dict[str, tuple[str, ...]]] = {
+    "BatchGetItemInput": ("ReturnConsumedCapacity",),
+    "BatchWriteItemInput": ("ReturnConsumedCapacity", "ReturnItemCollectionMetrics"),
     "CreateTableInput": ("AttributeDefinitions", "TableName", "ProvisionedThroughput", "KeySchema"),
     "DeleteItemInput": ("ReturnValues", "ReturnConsumedCapacity", "TableName", "Key"),
     "GetItemInput": ("ReturnConsumedCapacity", "AttributesToGet", "TableName", "Key"),

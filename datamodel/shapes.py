@@ -9,7 +9,7 @@ Attribute values inside a request are not checked here (`datamodel.items` does);
 
 import importlib.resources
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +24,7 @@ from datamodel.shape_checks import (
     table_name_is_plain,
 )
 from datamodel.shape_rules import (
+    BATCH_OPERATIONS,
     ITEM_OPERATIONS,
     TABLE_NAME_LENGTH_MAX,
     TABLE_NAME_LENGTH_MIN,
@@ -41,7 +42,7 @@ IMPLEMENTED_OPERATIONS: Final = frozenset(REQUEST_TYPES)
 
 _DECODERS: Final[dict[str, Callable[[bytes], Any]]] = {
     operation: msgspec.json.Decoder(REQUEST_TYPES[operation]).decode
-    for operation in ITEM_OPERATIONS
+    for operation in ITEM_OPERATIONS | BATCH_OPERATIONS
 }
 
 # Names that were found right before, so that the pattern is not tried on every request. A request that names
@@ -69,7 +70,11 @@ def decode_request(operation: str, body: bytes) -> Shape:
         except (ValueError, RecursionError):
             pass  # found out below; also what the typed decode is too strict for, such as 1.0 for an integer
         else:
-            if request.TableName in _known_names or _remember(request.TableName):  # type: ignore[attr-defined]
+            if operation in BATCH_OPERATIONS:
+                names: Iterable[str] = request.RequestItems  # type: ignore[attr-defined]
+            else:
+                names = (request.TableName,)  # type: ignore[attr-defined]
+            if all(name in _known_names or _remember(name) for name in names):
                 return request
     return _decode_slowly(operation, body)
 

@@ -53,6 +53,9 @@ MEMBERS: dict[str, dict[str, str]] = {
         "VectorIndexUpdates": _REFUSED,
         "WarmThroughput": f"a raise {_REFUSED}",
     },
+    "BatchWriteItem": {
+        "ReturnItemCollectionMetrics": "no table has a local index: never shown",
+    },
     "PutItem": {"Expected": _LEGACY, "ConditionalOperator": _LEGACY},
     "DeleteItem": {"Expected": _LEGACY, "ConditionalOperator": _LEGACY},
     "UpdateItem": {

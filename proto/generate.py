@@ -162,7 +162,7 @@ def proto_text(model: Model, present: str) -> str:
 
 
 def message_names(model: Model) -> dict[str, str]:
-    """The message of each structure that the service uses, by shape name, in the order of the file."""
+    """The message of each structure (or list in a map) that the service uses, in the order of the file."""
     names: dict[str, str] = {}
     for operation in IMPLEMENTED_OPERATIONS:
         entry = model["operations"][operation]
@@ -182,6 +182,8 @@ def _structures(shapes: Model, name: str, seen: set[str]) -> Iterator[str]:
     shape = shapes[name]
     if shape["type"] == "structure":
         yield name
+    if shape["type"] == "map" and shapes[shape["value"]]["type"] == "list":
+        yield shape["value"]  # protobuf has no map of lists: the list gets a message of its own
     inner: Iterable[str] = shape.get("members", {}).values()
     for child in (*inner, *(shape[part] for part in ("member", "value") if part in shape)):
         yield from _structures(shapes, child, seen)
@@ -198,6 +200,9 @@ def _service_source() -> str:
 def _message_source(
     message: str, shape: Model, shapes: Model, names: dict[str, str], numbers: dict[str, _Numbers]
 ) -> str:
+    if shape["type"] == "list":
+        kind = _value_type(shape["member"], shapes, names)
+        return f"message {message} {{\n  repeated {kind} values = 1;\n}}\n"
     members: dict[str, str] = shape.get("members", {})
     if not members:
         return f"message {message} {{}}\n"
@@ -244,6 +249,8 @@ def _value_type(target: str, shapes: Model, names: dict[str, str]) -> str:
     kind = shapes[target]["type"]
     if kind == "structure":
         return "AttributeValue" if target == "AttributeValue" else names[target]
+    if kind == "list" and target in names:
+        return names[target]
     if kind not in _SCALARS:
         raise ValueError(f"{target}: a list or map directly inside another has no field type")
     return _SCALARS[kind]

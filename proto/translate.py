@@ -35,6 +35,9 @@ _WRAPPERS: Final[dict[str, str]] = {
         dynamodb_pb2.BinarySet.DESCRIPTOR,
         dynamodb_pb2.MapValue.DESCRIPTOR,
         dynamodb_pb2.ListValue.DESCRIPTOR,
+        dynamodb_pb2.ItemList.DESCRIPTOR,
+        dynamodb_pb2.WriteRequests.DESCRIPTOR,
+        dynamodb_pb2.ItemCollectionMetricsMultiple.DESCRIPTOR,
     )
 }
 _INTEGER_TYPES: Final = frozenset((FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_INT64))

@@ -3,6 +3,8 @@
 Source: docs of the service's capacity units, and measurements of the service where they are silent.
 """
 
+from collections.abc import Iterable
+
 from datamodel.limits import READ_UNIT_BYTES, WRITE_UNIT_BYTES
 
 SHOW_TOTAL = "TOTAL"
@@ -44,3 +46,21 @@ def consumed_capacity(show: str | None, table_name: str, units: float) -> bytes:
     else:
         return b""
     return text.encode()
+
+
+def consumed_capacities(show: str | None, consumed: Iterable[tuple[str, float]]) -> bytes:
+    """The same for several tables: `"ConsumedCapacity":[{...},...]`; empty unless asked for.
+
+    Args:
+        show: `ReturnConsumedCapacity` of the request.
+        consumed: Name (as the client gave it) and units of each table.
+    """
+    if show not in (SHOW_TOTAL, SHOW_INDEXES):
+        return b""
+    member = b'"ConsumedCapacity":'
+    return b"%b[%b]" % (
+        member,
+        b",".join(
+            consumed_capacity(show, name, units).removeprefix(member) for name, units in consumed
+        ),
+    )

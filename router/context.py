@@ -142,6 +142,11 @@ class Call:
 
     # --- the reply ---
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the reply is still to come."""
+        return self._is_open
+
     def succeed(self, body: bytes) -> None:
         """Answer 200 with this JSON body."""
         assert self._is_open, "a request has one reply"
@@ -243,20 +248,31 @@ class Call:
         self.services.client.call(request, self._answered, self.deadline, self._leader)
 
     def _error_of(self, answer: Answer) -> DynamoDBError:
-        if isinstance(answer, Refused):
-            return self._refusal(answer)
-        # An attempt before a redirect may have been executed: to say "not executed" then would be a lie.
-        if isinstance(answer, OutcomeUnknown) or self._is_repeated_write:
-            return InternalServerError()
-        return ServiceUnavailableError()
-
-    def _refusal(self, answer: Refused) -> DynamoDBError:
-        if answer.code == ConditionalCheckFailedError.code:
+        if isinstance(answer, Refused) and answer.code == ConditionalCheckFailedError.code:
             reason = answer.reasons[0] if answer.reasons else Reason(answer.code)
             # A failed condition consumes what the write of the item as it is would.
             self._entry.usage.write_units += write_units(reason.old_size, 0)
             return ConditionalCheckFailedError(reason.item)
+        error = error_of(answer, is_repeated_write=self._is_repeated_write)
+        assert error is not None, "only failures get here"
+        return error
+
+
+def error_of(answer: Answer, *, is_repeated_write: bool) -> DynamoDBError | None:
+    """What a partition's answer means to the client; None if it is no failure.
+
+    Args:
+        answer: Not `WrongPartition`, which is for the router to deal with.
+        is_repeated_write: Whether it is that of a write that another partition had been asked for before.
+    """
+    if type(answer) not in _FAILURES:
+        return None
+    if isinstance(answer, Refused):
         return error_for_code(answer.code, answer.message)
+    # An attempt before a redirect may have been executed: to say "not executed" then would be a lie.
+    if isinstance(answer, OutcomeUnknown) or is_repeated_write:
+        return InternalServerError()
+    return ServiceUnavailableError()
 
 
 _FAILURES = frozenset({Refused, WrongPartition, Unavailable, OutcomeUnknown})

@@ -25,6 +25,8 @@ from router.context import RequestContext, Services
 from router.dispatch import Dispatcher
 from router.metrics import RouterMetrics
 from router.operations import (
+    batch_get_item,
+    batch_write_item,
     delete_item,
     describe_endpoints,
     describe_limits,
@@ -47,6 +49,8 @@ HANDLERS = {
     "DeleteItem": delete_item.handle,
     "Query": query.handle,
     "Scan": scan.handle,
+    "BatchGetItem": batch_get_item.handle,
+    "BatchWriteItem": batch_write_item.handle,
     "DescribeLimits": describe_limits.handle,
     "DescribeEndpoints": describe_endpoints.handle,
 }
