@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from datamodel.errors import DynamoDBError
 from datamodel.table_descriptions import table_name_of
-from proto.cluster_client import GroupRequest
+from proto.client_groups import GroupRequest
 from proto.messages import Answer, Write, WrongPartition
 from router.context import Call, error_of
 from router.partition_map import TableEntry
