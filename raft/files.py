@@ -77,7 +77,7 @@ class FileLogStorage:
         return self._path(segment).read_bytes()
 
     def truncate(self, segment: int, size: int) -> None:
-        """Durably cut a torn tail (recovery only)."""
+        """Durably cut a torn tail; what is before it is durable as well then (recovery only)."""
         with self._path(segment).open("r+b") as file:
             file.truncate(size)
             os.fsync(file.fileno())

@@ -167,7 +167,7 @@ class LogStorage(Protocol):
         """All bytes of a segment (recovery only)."""
 
     def truncate(self, segment: int, size: int) -> None:
-        """Durably cut a torn tail (recovery only)."""
+        """Durably cut a torn tail, if there is one: what is before it is durable as well then (recovery only)."""
 
     def remove(self, segment: int) -> None:
         """Delete a segment that nothing needs any more."""

@@ -361,7 +361,9 @@ class NodeLog:
                 expected += 1
                 position = end
         self._check_tail(data, position, number, expected, is_last=is_last)
-        if len(data.rstrip(b"\0")) > position:
+        if is_last or len(data.rstrip(b"\0")) > position:
+            # The last one in any case: its last batch may be there only because the machine outlived the
+            # process that wrote it. What is built on it from here on needs it durable.
             self._storage.truncate(number, position)
         if position == 0:
             # Nothing was ever durable in it. (Empty now, so that it is harmless should the removal not last.)

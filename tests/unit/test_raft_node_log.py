@@ -17,6 +17,7 @@ class MemoryStorage:
         self.files = files if files is not None else {}
         self.open = 0
         self.then = None
+        self.synced = []
 
     def append(self, data, on_durable):
         assert self.then is None
@@ -39,6 +40,7 @@ class MemoryStorage:
 
     def truncate(self, segment, size):
         del self.files[segment][size:]
+        self.synced.append(segment)
 
     def remove(self, segment):
         del self.files[segment]
@@ -151,6 +153,15 @@ def test_a_torn_last_batch_is_cut_off_whatever_is_left_of_it():
             log.journals[7].add(b"\0z", 12, 1)
             sync(log, again)
             assert open_log(again.files)[0].journals[7][-1] == (b"\0z", 12, 1)
+
+
+def test_recovery_makes_durable_what_a_dead_process_may_have_left_in_the_page_cache():
+    log, storage = open_log()
+    create(log)
+    sync(log, storage)
+    last = max(s for s in storage.files if storage.files[s])
+    _, again = open_log(storage.files)
+    assert again.synced == [last]
 
 
 def test_damage_before_the_last_batch_is_never_skipped():
