@@ -166,10 +166,11 @@ class ControlService(control_pb2_grpc.StorageControlServicer):
         if replica is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no replica of group {request.group}")
         assert replica is not None
-        if not replica.standing.serves or replica.applied_index < request.at_least_index:
+        at_least = max(request.at_least_index, replica.engine_index)
+        if not replica.standing.serves or replica.applied_index < at_least:
             await context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION,
-                f"this replica has no sound state at {request.at_least_index}",
+                f"this replica has no sound state at {at_least}",
             )
         try:
             async for chunk in snapshots.stream(replica, self._engine):
@@ -179,14 +180,25 @@ class ControlService(control_pb2_grpc.StorageControlServicer):
             await context.abort(grpc.StatusCode.DATA_LOSS, str(error))
 
 
-async def fetch_snapshot(peer: Peer, group: GroupId, at_least: LogIndex, file: Path) -> Capture:
+def _open_channel(address: str) -> Any:
+    return grpc.aio.insecure_channel(
+        address, options=[("grpc.max_receive_message_length", 64 << 20)]
+    )
+
+
+async def fetch_snapshot(
+    peer: Peer,
+    group: GroupId,
+    at_least: LogIndex,
+    file: Path,
+    open_channel: Callable[[str], Any] = _open_channel,
+) -> Capture:
     """Store a snapshot of `group` from `peer` in `file` (`node.FetchSnapshot`).
 
     Raises:
         BadSnapshot: It is damaged or too old, or the peer has none or cannot be reached.
     """
-    options = [("grpc.max_receive_message_length", 64 << 20)]
-    async with grpc.aio.insecure_channel(peer.grpc, options=options) as channel:
+    async with open_channel(peer.grpc) as channel:
         stub = control_pb2_grpc.StorageControlStub(channel)  # type: ignore[no-untyped-call]
         request = control_pb2.FetchSnapshotRequest(group=group, at_least_index=at_least)
         try:

@@ -191,6 +191,7 @@ class Node:
         )
         mark = self._engine.get(group_key(APPLIED, found.group_id))
         held = SENTINEL_INDEX if mark is None else decode_applied(mark).index
+        replica.engine_index = LogIndex(held)
         if held < found.checkpoint_index:
             # The log was cut behind a checkpoint that the engine does not hold: data is missing.
             replica.fail(f"engine stands at {held}, checkpoint at {found.checkpoint_index}")

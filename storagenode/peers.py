@@ -80,7 +80,7 @@ class Peers:
         """Dial everybody known, and whoever is at these addresses; never ourselves."""
         self._started = True
         self._own_address = own_address
-        for address in {*addresses, *(peer.address for peer in self._book.values())}:
+        for address in sorted({*addresses, *(peer.address for peer in self._book.values())}):
             self._dial_address(address)
 
     def stop(self) -> None:

@@ -104,6 +104,8 @@ class Replica:
         configuration: Members of the group.
         applied_index: Last log entry applied.
         applied_term: Its term.
+        engine_index: Up to where the engine may hold effects of an earlier life's applies. Below it the engine
+            is ahead of the applied index (all of it committed, and applied again), so it shows no state of it.
         dirty_since: Environment's time of the first apply after the last checkpoint; infinite if none.
     """
 
@@ -122,6 +124,7 @@ class Replica:
         self.replica_id = replica_id
         self.standing = Standing()
         self.dirty_since = _NEVER
+        self.engine_index = LogIndex(0)
         environment, engine = surroundings.environment, surroundings.engine
         self._environment = environment
         self._round = surroundings.round
@@ -158,7 +161,7 @@ class Replica:
         self._feed_position = state.feed_position
         self._flushed_feed_position = state.feed_position
         self._timestamp = state.timestamp
-        self._memory = RequestMemory(state.requests)
+        self._memory = RequestMemory(state.requests, self._now_us())
         self._writes.memory = self._memory
         self._writes.feed_enabled = state.feed_enabled
         self.configuration = configuration
@@ -236,8 +239,12 @@ class Replica:
             self._round.applied_entries += 1
             self._perform(self._writes.take_applied(payload) or decode_entry(payload), index)
 
+    def _now_us(self) -> int:
+        return int(self._environment.now() * 1_000_000)
+
     def _perform(self, entry: Entry, index: LogIndex) -> None:
         timestamp = entry.timestamp
+        now = self._now_us()
         append = self._round.mutations.append
         remember = self._memory.remember
         images = 0
@@ -248,8 +255,8 @@ class Replica:
                 else:
                     append((DATA + key, pack_record(body, size, timestamp, index)))
             images += len(outcome.images)
-            remember(outcome.request_id, timestamp, outcome.results)
-        self._memory.expire(timestamp)
+            remember(outcome.request_id, timestamp, outcome.results, now)
+        self._memory.expire(now)
         self.item_count = entry.item_count
         self.size_bytes = entry.size_bytes
         self._feed_position = entry.feed_position

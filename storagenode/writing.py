@@ -17,7 +17,15 @@ from functools import partial
 from datamodel.errors import Corruption
 from datamodel.stored_items import check_record, record_body, record_size
 from proto.link import Link
-from proto.messages import Answer, OutcomeUnknown, Refused, Unavailable, Write, Written
+from proto.messages import (
+    ActionResult,
+    Answer,
+    OutcomeUnknown,
+    Refused,
+    Unavailable,
+    Write,
+    Written,
+)
 from raft.group import Environment, LogIndex, Outcome, Role
 from storagenode.apply_round import ApplyRound
 from storagenode.engine import DATA, Engine, EngineFailure
@@ -140,8 +148,22 @@ class Writes:
         self._size_bytes = size_bytes
         self._feed_position = feed_position
         self._timestamp = timestamp
+        self._answer_done()
         if self._queue:
             self._schedule()
+
+    def _answer_done(self) -> None:
+        """Writes that came before everything of earlier terms was applied may turn out to have been done then:
+        retries of what a dead leader had proposed. They must not be done again.
+        """
+        queue, self._queue = self._queue, deque()
+        for pending in queue:
+            results = self.memory.get(pending.request.request_id)
+            if results is None:
+                self._queue.append(pending)
+            else:
+                self._queued_bytes -= pending.size_bytes
+                self._finish(pending, partial(_remembered, results=results))
 
     def refuse_waiting(self) -> None:
         """Leadership, or service, is over: answer every write that is not proposed yet."""
@@ -164,10 +186,7 @@ class Writes:
         request_id = request.request_id
         results = self.memory.get(request_id)
         if results is not None:
-            if results:
-                link.send(Written(request.id, results))
-            else:
-                link.send(OutcomeUnknown(request.id, "done, but what it returned is forgotten"))
+            link.send(_remembered(request.id, results))
             return
         pending = self._by_request_id.get(request_id)
         if pending is not None:
@@ -180,7 +199,7 @@ class Writes:
             size += len(action.body) + len(action.key)
         memory = self.memory
         if len(memory) >= REQUESTS_MAX and memory.is_full(
-            max(self._wall_micros(), self._timestamp)
+            max(self._wall_micros(), self._timestamp), int(self._environment.now() * 1_000_000)
         ):
             link.send(Unavailable(request.id, "too many requests to remember"))
             return
@@ -375,6 +394,13 @@ class Writes:
                 self._finish(pending, partial(OutcomeUnknown, reason=reason))
         for dependent in proposal.dependents:
             dependent(committed)
+
+
+def _remembered(request_id: int, results: list[ActionResult]) -> Answer:
+    """The answer to a write that was done before; empty results were too large to remember."""
+    if results:
+        return Written(request_id, results)
+    return OutcomeUnknown(request_id, "done, but what it returned is forgotten")
 
 
 def _entry_bytes(effect: Effect) -> int:

@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from proto.messages import ActionResult, OutcomeUnknown, Unavailable, Written
+from raft.group import LogIndex, Role, Term
 from storagenode import checkpoints as checkpoints_module
 from storagenode import request_memory
 from storagenode.apply_round import ApplyRound
@@ -29,7 +30,7 @@ from storagenode.memory_engine import MemoryEngine
 from storagenode.metrics import MeasuredLog, NodeCollector
 from storagenode.request_memory import MEMORY_US, RESULT_BYTES_MAX, RequestMemory
 from tests.unit.storagenode_fake_host import FakeHost, make_node
-from tests.unit.storagenode_harness import World, fresh_state, put
+from tests.unit.storagenode_harness import MEMBERS, World, fresh_state, put
 
 RESULT = [ActionResult(0, 5)]
 
@@ -71,9 +72,10 @@ def test_versions_of_the_future_are_refused():
 # --- request memory ---
 
 
-def remember(memory, request_id, timestamp, results=RESULT):
-    memory.remember(request_id, timestamp, results)
-    memory.expire(timestamp)
+def remember(memory, request_id, timestamp, results=RESULT, now=None):
+    """Both clocks show the same unless a test says otherwise."""
+    memory.remember(request_id, timestamp, results, timestamp if now is None else now)
+    memory.expire(timestamp if now is None else now)
 
 
 def test_memory_is_bounded_in_time():
@@ -91,11 +93,13 @@ def test_a_full_memory_says_so_and_forgets_nothing(monkeypatch):
     monkeypatch.setattr(request_memory, "REQUESTS_MAX", 5)
     memory = RequestMemory()
     for number in range(5):
-        assert not memory.is_full(1_000)
+        assert not memory.is_full(1_000, 1_000)
         remember(memory, bytes([number]), 1_000)
-    assert memory.is_full(1_000)
-    assert memory.is_full(1_000 + MEMORY_US)
-    assert not memory.is_full(1_001 + MEMORY_US)
+    late = 1_001 + MEMORY_US
+    assert memory.is_full(1_000, 1_000)
+    assert memory.is_full(late - 1, late - 1)
+    assert not memory.is_full(late, 1_000)  # applied in haste, long after it was written
+    assert not memory.is_full(1_000, late)  # a wall clock that stands still holds up nothing
     assert len(memory) == 5
 
 
@@ -113,17 +117,31 @@ def test_a_leader_with_a_full_memory_takes_no_writes(monkeypatch):
     assert isinstance(world.written(put("b")), Written)
 
 
+def test_a_wall_clock_set_forward_makes_nothing_forgotten():
+    memory = RequestMemory()
+    remember(memory, b"a", 1_000, now=5)
+    remember(memory, b"b", 1_000 + 4 * MEMORY_US, now=6)
+    assert memory.get(b"a") == RESULT
+    again = RequestMemory(memory.content(), now=50)  # another life, another clock
+    again.expire(50 + MEMORY_US)
+    assert again.get(b"a") == RESULT
+    again.expire(51 + MEMORY_US)
+    assert len(again) == 0
+
+
 def test_large_results_go_earlier_but_not_the_request():
     memory = RequestMemory()
     large = [ActionResult(0, 1, bytes(RESULT_BYTES_MAX // 4))]
     for number in range(10):
         remember(memory, bytes([number]), number, large)
     assert [memory.get(bytes([n])) for n in (0, 6, 7, 9)] == [[], [], large, large]
-    again = RequestMemory(memory.content())
+    again = RequestMemory(memory.content(), now=5)
     assert again.content() == memory.content()
+    remember(memory, b"late", 5 + MEMORY_US)
+    assert memory.content().ids == [*(bytes([n]) for n in range(5, 10)), b"late"]
+    remember(again, b"late", 5 + MEMORY_US)
+    assert again.content().ids == [*(bytes([n]) for n in range(10)), b"late"]
     for both in (memory, again):
-        remember(both, b"late", 5 + MEMORY_US)
-        assert both.content().ids == [*(bytes([n]) for n in range(5, 10)), b"late"]
         remember(both, b"later", 100 + MEMORY_US, large)
         assert both.content().ids == [b"late", b"later"]
         assert both._large_bytes == len(msgspec.msgpack.encode(large))
@@ -139,6 +157,26 @@ def test_a_retry_whose_results_are_forgotten_is_not_applied_again(monkeypatch):
     assert isinstance(world.link.take()[0], OutcomeUnknown)
     assert number
     assert world.replica.queued_writes == 0
+
+
+def test_a_retry_that_waits_for_leadership_is_not_done_again():
+    """It came when what the dead leader had proposed was in our log, but not applied yet."""
+    world = World()
+    theirs = World().lead()
+    theirs.write(put("b"), request_id=b"r" * 16)
+    theirs.environment.turn()
+    payload = theirs.group.proposals[0][0]
+    world.replica.role_changed(Role.LEADER, Term(2), MEMBERS.members[0])
+    number = world.write(put("b"), request_id=b"r" * 16)
+    other = world.write(put("c"))
+    world.group.index += 1
+    world.replica.apply(LogIndex(world.group.index), Term(1), payload)
+    world.group.lead()
+    assert world.link.take() == [Written(number, [ActionResult(0, 10)])]
+    world.environment.turn()
+    world.group.commit()
+    assert world.link.take() == [Written(other, [ActionResult(0, 10)])]
+    assert world.replica.item_count == 2
 
 
 def test_remembering_again_changes_nothing():
