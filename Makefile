@@ -64,8 +64,9 @@ bench: $(GENERATED) ## measure a local cluster and its peers; BENCH_ARGS='--help
 chaos: $(GENERATED) ## kill, pause and restart real processes under load; CHAOS_ARGS='--help' tells more
 	@$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
-simulate: $(GENERATED) ## simulate whole clusters under faults; SEEDS=from:to
+simulate: $(GENERATED) ## simulate the replication layer and whole clusters under faults; SEEDS=from:to
 	@$(BIN)/python -m tests.simulation.run --seeds $(SEEDS)
+	@$(BIN)/python -m tests.simulation.run_clusters --seeds $(SEEDS)
 
 fuzz: $(GENERATED) ## send nonsense to the HTTP and gRPC front doors of a cluster (part of `make test`)
 	@$(BIN)/python -m pytest -q tests/cluster/test_front_door.py $(PYTEST_ARGS)

@@ -1,0 +1,523 @@
+"""Clients and fate of a simulated cluster, and one whole run of it."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import admin.repair
+import storagenode.change_feed
+import storagenode.checkpoints
+import storagenode.replica
+import storagenode.snapshots
+from datamodel.catalog_rows import CATALOG_GROUP
+from storagenode.bootstrap import InitialNode
+from tests.cluster.linearizability import Operation
+from tests.simulation.cluster_checks import Checker, check_histories
+from tests.simulation.cluster_network import Network
+from tests.simulation.cluster_processes import (
+    AdminProcess,
+    RouterProcess,
+    StorageProcess,
+    address,
+)
+from tests.simulation.cluster_world import BadNews, Process, World
+
+TABLE = "things"
+REGISTERS = ("a", "b", "c", "d")
+COUNTERS = ("x", "y")
+PATIENCE_S = 8.0  # of a client for one answer
+FAULTS_S = 8.0
+RECOVERY_S = 40.0
+# Bounds made small, so that seconds of simulated life reach them: each is (module, name, value).
+SMALL = (
+    (storagenode.snapshots, "CHUNK_BYTES", 400),
+    (storagenode.snapshots, "INSTALL_BATCH_BYTES", 700),
+    (storagenode.snapshots, "DELETE_BATCH_KEYS", 3),
+    (storagenode.checkpoints, "CHECKPOINT_BYTES", 4_000),
+    (storagenode.checkpoints, "CHECKPOINT_IDLE_S", 1.0),
+    (storagenode.checkpoints, "LOOK_INTERVAL_S", 0.2),
+    (storagenode.change_feed, "RECORDS_KEPT", 12),
+    (storagenode.replica, "RECORDS_KEPT", 12),
+    (admin.repair, "INTERVAL_S", 2.0),
+)
+
+
+@contextmanager
+def small_bounds() -> Iterator[None]:
+    with ExitStack() as stack:
+        for module, name, value in SMALL:
+            stack.enter_context(mock.patch.object(module, name, value))
+        yield
+
+
+class Cluster:
+    """The processes of a run."""
+
+    def __init__(self, world: World, directory: Path) -> None:
+        rng = world.rng
+        self.world = world
+        self.network = network = Network(world)
+        count = rng.choice((3, 3, 3, 4, 5))
+        self.nodes = [
+            StorageProcess(world, network, f"s{n}", f"az{n % 3}", directory) for n in range(count)
+        ]
+        initial = [InitialNode(n.name, n.machine.identity.az, address(n.name)) for n in self.nodes]
+        for node in self.nodes:
+            node.initial = initial
+        seeds = [node.address for node in initial]
+        self.routers = [RouterProcess(world, network, f"r{n}", seeds) for n in range(2)]
+        for number, router in enumerate(self.routers):
+            router.az = f"az{number}"
+        self.admins = [
+            AdminProcess(world, network, f"m{n}", seeds) for n in range(rng.choice((1, 2)))
+        ]
+        self.processes: list[Process] = [*self.nodes, *self.routers, *self.admins]
+        for process in self.processes:
+            world.after(0.3 * rng.random(), self.restart, process)
+
+    def restart(self, process: Process) -> None:
+        if not process.is_running:
+            process.start()
+
+
+class Fate:
+    """Faults, each kind at a rate of this seed's own, until told to end."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._world = cluster.world
+        self._is_on = True
+
+    def begin(self) -> None:
+        rng = self._world.rng
+        for rate, action in (
+            (0.8, self._block),
+            (0.5, self._isolate),
+            (1.0, self._reset),
+            (0.5, self._kill),
+            (0.4, self._crash),
+            (0.1, self._crash_many),
+            (0.6, self._pause),
+            (0.4, self._slow_disk),
+            (0.4, self._jump),
+            (0.3, self._stop),
+        ):
+            # Some kinds not at all, some often: what masks what differs from seed to seed.
+            self._repeat(rate * rng.choice((0, 0.5, 1, 1, 2)), action)
+
+    def _repeat(self, rate: float, action: Callable[[], None]) -> None:
+        world = self._world
+
+        def again() -> None:
+            if self._is_on:
+                action()
+                world.after(world.rng.expovariate(rate), again)
+
+        if rate > 0:
+            world.after(world.rng.expovariate(rate), again)
+
+    def end(self) -> None:
+        """All faults end; whatever is down starts."""
+        self._is_on = False
+        self._world.log("HEAL")
+        self._cluster.network.heal()
+        for process in self._cluster.processes:
+            process.paused_until = process.slow_until = 0.0
+            process.arm()
+            self._cluster.restart(process)
+
+    def _any(self, processes: list[Any] | None = None) -> Any:
+        return self._world.rng.choice(processes or self._cluster.processes)
+
+    def _node(self) -> StorageProcess:
+        """A storage node, one that leads something more often than not."""
+        rng = self._world.rng
+        leaders = [
+            node
+            for node in self._cluster.nodes
+            if any(replica.standing.is_leading for replica in node.replicas.values())
+        ]
+        return rng.choice(leaders if leaders and rng.random() < 0.6 else self._cluster.nodes)
+
+    def _later(self, process: Process) -> None:
+        rng = self._world.rng
+        delay = rng.choice((0.05, 0.5, 3.0)) * (0.1 + rng.random())
+        self._world.after(delay, self._cluster.restart, process)
+
+    def _block(self) -> None:
+        rng, network = self._world.rng, self._cluster.network
+        a, b = self._node(), self._any()
+        if a is b:
+            return
+        duration = rng.choice((0.2, 1.0, 4.0)) * rng.random()
+        if rng.random() < 0.7:
+            network.block(a, b, duration)
+        if rng.random() < 0.6:
+            network.block(b, a, duration)
+
+    def _isolate(self) -> None:
+        rng, network = self._world.rng, self._cluster.network
+        a = self._node() if rng.random() < 0.8 else self._any()
+        duration = 0.2 + 3 * rng.random()
+        both, only_nodes = rng.random() < 0.6, rng.random() < 0.4
+        inward = rng.random() < 0.5
+        for b in self._cluster.nodes if only_nodes else self._cluster.processes:
+            if b is not a:
+                if both or inward:
+                    network.block(b, a, duration)
+                if both or not inward:
+                    network.block(a, b, duration)
+
+    def _reset(self) -> None:
+        a, b = self._node(), self._any()
+        if a is not b:
+            self._cluster.network.reset(a, b)
+
+    def _kill(self) -> None:
+        process = self._node() if self._world.rng.random() < 0.6 else self._any()
+        process.end(machine=False)
+        self._later(process)
+
+    def _crash(self) -> None:
+        process = self._node()
+        process.end(machine=True)
+        self._later(process)
+
+    def _crash_many(self) -> None:
+        rng = self._world.rng
+        for process in self._cluster.nodes:
+            if rng.random() < 0.75:
+                process.end(machine=rng.random() < 0.8)
+                self._later(process)
+
+    def _pause(self) -> None:
+        rng = self._world.rng
+        process = self._node() if rng.random() < 0.7 else self._any()
+        process.pause(rng.choice((0.2, 1.5, 5.0)) * rng.random())
+
+    def _slow_disk(self) -> None:
+        node, rng = self._node(), self._world.rng
+        node.slow_until = self._world.now + 3 * rng.random()
+        self._world.log("SLOW DISK", node.name)
+        self._world.stats["slow disks"] += 1
+
+    def _jump(self) -> None:
+        """The wall clock is set: by a little as by NTP, or by a lot as by hand."""
+        node, rng = self._node(), self._world.rng
+        jump = rng.choice((0.1, 3.0, 100.0)) * (2 * rng.random() - 1)
+        node.wall_offset_s += jump
+        self._world.log("WALL CLOCK", node.name, f"{jump:+.3f}")
+        self._world.stats["clock jumps"] += 1
+
+    def _stop(self) -> None:
+        process = self._node()
+        process.stop_planned(lambda: self._later(process))
+
+
+def key_of(name: str) -> dict[str, Any]:
+    """Items of one partition key each, so that a Query reads several."""
+    return {"pk": {"S": "r" if name in REGISTERS[:2] else name}, "sk": {"S": name}}
+
+
+class Clients:
+    """Whoever writes and reads, one request at a time each, and what they were told."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.world = cluster.world
+        self.is_on = True
+        self.histories: dict[str, list[Operation]] = {k: [] for k in REGISTERS + COUNTERS}
+        self._written: dict[str, set[Any]] = {k: {None} for k in self.histories}
+        self._seen: dict[str, Any] = dict.fromkeys(self.histories)
+        self._unique = 0
+        self._open: dict[int, Callable[[int, dict[str, Any]], None]] = {}
+
+    def begin(self, count: int) -> None:
+        for _ in range(count):
+            self.world.after(0.1 * self.world.rng.random(), self._next)
+
+    def _next(self) -> None:
+        if not self.is_on:
+            return
+        rng = self.world.rng
+        router = rng.choice(self.cluster.routers)
+        key = rng.choice(REGISTERS + COUNTERS)
+        if key in COUNTERS:
+            kind = rng.choice(("add", "add", "read", "glance"))
+        else:
+            kind = rng.choice(
+                ("write", "exchange", "create", "swap", "take", "read", "glance", "query")
+            )
+        self.perform(router, kind, key, lambda _: self._think())
+
+    def _think(self) -> None:
+        self.world.after(self.world.rng.expovariate(20.0), self._next)
+
+    def perform(
+        self, router: RouterProcess, kind: str, key: str, then: Callable[[bool], None]
+    ) -> None:
+        """One operation; `then` hears whether it was done."""
+        world = self.world
+        self._unique += 1
+        number = self._unique
+        argument: Any = None
+        at = {"TableName": TABLE, "Key": key_of(key)}
+        pad = {"S": "." * world.rng.choice((0, 0, 40, 200))}
+        put = {"TableName": TABLE, "Item": {**key_of(key), "v": {"N": str(number)}, "pad": pad}}
+        match kind:
+            case "read" | "glance":
+                name, members = "GetItem", {**at, "ConsistentRead": kind == "read"}
+            case "query":
+                name = "Query"
+                members = {
+                    "TableName": TABLE,
+                    "KeyConditionExpression": "pk = :p",
+                    "ExpressionAttributeValues": {":p": key_of(key)["pk"]},
+                    "ConsistentRead": True,
+                    "Limit": world.rng.choice((1, 5)),
+                }
+            case "write":
+                name, members, argument = "PutItem", put, number
+            case "exchange":
+                name, members, argument = "PutItem", {**put, "ReturnValues": "ALL_OLD"}, number
+            case "create":
+                argument, name = number, "PutItem"
+                members = {**put, "ConditionExpression": "attribute_not_exists(pk)"}
+            case "swap":
+                expected = self._seen[key] or 0
+                argument, name = (expected, number), "PutItem"
+                members = {
+                    **put,
+                    "ConditionExpression": "v = :e",
+                    "ExpressionAttributeValues": {":e": {"N": str(expected)}},
+                }
+            case "take":
+                name, members = "DeleteItem", {**at, "ReturnValues": "ALL_OLD"}
+            case "add":
+                argument, name = 1, "UpdateItem"
+                members = {
+                    **at,
+                    "UpdateExpression": "ADD v :v",
+                    "ExpressionAttributeValues": {":v": {"N": "1"}},
+                    "ReturnValues": "ALL_NEW",
+                }
+            case _:
+                raise AssertionError(kind)
+        if kind == "add":
+            self._written[key].add(len(self._written[key]))
+        elif argument is not None:
+            self._written[key].add(number)
+        world.log("CALL", number, router.name, kind, key, argument)
+        invoked = world.now
+
+        def end(status: int, body: dict[str, Any]) -> None:
+            if self._open.pop(number, None) is None:
+                return  # the client has gone away
+            world.stats[f"{kind} {status}"] += 1
+            world.log("ANSWER", number, status, body if status == 200 else body.get("__type"))
+            done = self._judge(kind, key, argument, invoked, status, body)
+            then(done)
+
+        self._open[number] = end
+        router.call(name, members, end)
+        world.after(PATIENCE_S, end, 0, {})
+
+    def give_up(self) -> None:
+        """Nobody waits any longer: what has no answer by now stays open for ever."""
+        self.is_on = False
+        for end in list(self._open.values()):
+            end(0, {})
+
+    def _judge(
+        self, kind: str, key: str, argument: Any, invoked: float, status: int, body: dict[str, Any]
+    ) -> bool:
+        """Record what the answer says."""
+        world, code = self.world, str(body.get("__type", "")).rpartition("#")[2]
+        history = self.histories[key]
+        is_read = kind in ("read", "glance", "query")
+        result: Any = None
+        match status, code:
+            case (200, _):
+                if kind == "query":
+                    self._judge_query(key, invoked, body)
+                    return True
+                result = _result(kind, body)
+            case (400, "ConditionalCheckFailedException") if kind in ("create", "swap"):
+                result = False
+            case (503, "ServiceUnavailable"):
+                return False  # "not executed": if it was, no history will explain what others see
+            case (500, "InternalServerError") | (0, _):
+                if status == 500 and is_read:
+                    world.violate("500", (kind, key, body))
+                if not is_read:
+                    history.append(Operation(kind, argument, None, invoked))
+                return False
+            case _:
+                world.violate("answer", (kind, key, status, body))
+        if kind == "glance":
+            if result not in self._written[key]:
+                world.violate("never-written", (key, result))
+            return True
+        if is_read or kind == "write":
+            self._seen[key] = argument if kind == "write" else result
+        history.append(Operation(kind, argument, result, invoked, world.now))
+        return True
+
+    def _judge_query(self, key: str, invoked: float, body: dict[str, Any]) -> None:
+        """A strong page is a read of each item in it, and of those missing before its end."""
+        partition = key_of(key)["pk"]
+        names = sorted(k for k in REGISTERS + COUNTERS if key_of(k)["pk"] == partition)
+        found = {item["sk"]["S"]: int(item["v"]["N"]) for item in body["Items"]}
+        last = body.get("LastEvaluatedKey")
+        for name in names:
+            if last is None or name <= last["sk"]["S"]:
+                self.histories[name].append(
+                    Operation("read", None, found.get(name), invoked, self.world.now)
+                )
+
+
+def _result(kind: str, body: dict[str, Any]) -> Any:
+    match kind:
+        case "create" | "swap":
+            return True
+        case "read" | "glance":
+            item = body.get("Item")
+        case _:
+            item = body.get("Attributes")
+    return int(item["v"]["N"]) if item else None
+
+
+class Run:
+    """One seed."""
+
+    def __init__(self, world: World, directory: Path, news: BadNews) -> None:
+        self.world = world
+        self.cluster = Cluster(world, directory)
+        self.clients = Clients(self.cluster)
+        self.fate = Fate(self.cluster)
+        self.checker = Checker(world, self.cluster.nodes, news)
+        self._is_table_active = False
+
+    def play(self) -> None:
+        world, rng = self.world, self.world.rng
+        is_rough_start = rng.random() < 0.3
+        world.after(0.5, self._create_table)
+        if is_rough_start:
+            self.fate.begin()
+        elif not world.run(20.0, lambda: self._is_table_active):
+            world.violate("no-table", "after 20 s without faults")
+        else:
+            self.fate.begin()
+        world.run(world.now + FAULTS_S * (0.6 + 0.6 * rng.random()))
+        self.fate.end()
+        self._recover()
+
+    # the table
+
+    def _create_table(self) -> None:
+        rng = self.world.rng
+        members = {
+            "TableName": TABLE,
+            "BillingMode": "PAY_PER_REQUEST",
+            "KeySchema": [
+                {"AttributeName": "pk", "KeyType": "HASH"},
+                {"AttributeName": "sk", "KeyType": "RANGE"},
+            ],
+            "AttributeDefinitions": [
+                {"AttributeName": "pk", "AttributeType": "S"},
+                {"AttributeName": "sk", "AttributeType": "S"},
+            ],
+            "Tags": [{"Key": "quorate:partitions", "Value": str(rng.choice((1, 2, 3)))}],
+        }
+        router = rng.choice(self.cluster.routers)
+        router.call("CreateTable", members, lambda *answer: self._answered("CreateTable", *answer))
+        router.call(
+            "DescribeTable",
+            {"TableName": TABLE},
+            lambda *answer: self._answered("DescribeTable", *answer),
+        )
+        if not self._is_table_active:
+            self.world.after(0.5, self._create_table)
+
+    def _answered(self, operation: str, status: int, body: dict[str, Any]) -> None:
+        code = str(body.get("__type", "")).rpartition("#")[2]
+        self.world.log("TABLE", operation, status, code)
+        if status == 200:
+            table = body.get("Table") or body["TableDescription"]
+            if table["TableStatus"] == "ACTIVE" and not self._is_table_active:
+                self._is_table_active = True
+                self.clients.begin(4)
+        elif status and code not in (
+            "ResourceInUseException",
+            "ResourceNotFoundException",
+            "ServiceUnavailable",
+            "InternalServerError",
+        ):
+            self.world.violate("answer", (operation, status, body))
+
+    # the end
+
+    def _recover(self) -> None:
+        world = self.world
+        deadline = world.now + RECOVERY_S
+        if not world.run(deadline, lambda: self._is_table_active):
+            world.violate("no-table", "after healing")
+        world.run(world.now + 1.5)
+        self.clients.is_on = False
+        served: set[tuple[str, str]] = set()
+        for router in self.cluster.routers:
+            for key in REGISTERS + COUNTERS:
+                self._serve(router, key, served)
+        expected = len(self.cluster.routers) * len(REGISTERS + COUNTERS)
+        if not world.run(deadline, lambda: len(served) == expected):
+            world.violate("not-served", f"{len(served)} of {expected}")
+        # Calls that were under way when faults ended.
+        world.run(world.now + 0.5)
+        while reason := self._difference():
+            if world.now > deadline:
+                world.violate("not-converged", reason)
+            world.run(world.now + 0.5)
+        self.clients.give_up()
+        check_histories(world, self.clients.histories)
+
+    def _serve(self, router: RouterProcess, key: str, served: set[tuple[str, str]]) -> None:
+        kinds = iter(("add" if key in COUNTERS else "write", "read", "glance"))
+        kind = next(kinds)
+
+        def done(ok: bool) -> None:
+            nonlocal kind
+            if ok:
+                kind = next(kinds, "")
+            if kind:
+                self.world.after(0.05, self.clients.perform, router, kind, key, done)
+            else:
+                served.add((router.name, key))
+
+        self.clients.perform(router, kind, key, done)
+
+    def _difference(self) -> str:
+        view = self.cluster.routers[0].catalog.view
+        expected = {p.group: {r.node_id for r in p.replicas} for p in view.groups()}
+        catalog = self.cluster.routers[0].client.replicas(CATALOG_GROUP)
+        expected[CATALOG_GROUP] = {replica.node_id for replica in catalog}
+        return self.checker.differences(expected)
+
+
+def simulate(seed: int, *, is_tracing: bool = False) -> World:
+    """One run; what it raises carries the world as `.world`."""
+    world = World(seed, is_tracing=is_tracing)
+    directory = Path(tempfile.mkdtemp(prefix="quorate-simulation-"))
+    try:
+        with BadNews(world) as news, small_bounds():
+            Run(world, directory, news).play()
+    except Exception as error:
+        error.world = world  # type: ignore[attr-defined]
+        raise
+    finally:
+        world.is_over = True
+        shutil.rmtree(directory, ignore_errors=True)
+    return world

@@ -1,0 +1,147 @@
+"""Simulate whole clusters: python -m tests.simulation.run_clusters --seeds 0:1000 [--replay SEED] [--mutations].
+
+Prints a summary; each violation prints its seed and the end of its trace, and `--replay` prints all of it again,
+exactly: nothing but the seed (and the code) decides a run. `--mutations` switches single rules of the product
+off and says how many seeds it took to notice.
+"""
+
+import argparse
+import gc
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+from raft.node_log import NodeLog
+from storagenode.request_memory import RequestMemory
+from storagenode.writing import Writes
+from tests.simulation.cluster_disk import LogFiles
+from tests.simulation.cluster_workload import simulate
+from tests.simulation.options import Violation
+
+TRACE_LINES = 60
+PROGRESS_SEEDS = 100
+
+
+def trace_of(seed: int, lines: int | None = None) -> str:
+    """The seed's run, line by line, and how it ended."""
+    try:
+        world = simulate(seed, is_tracing=True)
+        end = "no violation"
+    except Exception as error:  # noqa: BLE001 - whatever a run raises is a finding
+        world = error.world  # type: ignore[attr-defined]
+        end = repr(error)
+    trace = list(world.trace)
+    return "\n".join(
+        [*trace[-lines if lines else 0 :], f"seed {seed} at {world.now:.3f}: {end}; digest {world.digest:08x}"]
+    )  # fmt: skip
+
+
+def run(seeds: range, stop_after: int = 5) -> tuple[int, Counter[str]]:
+    """Run seeds; how many ran, and violations by kind."""
+    started = time.monotonic()
+    kinds: Counter[str] = Counter()
+    stats: Counter[str] = Counter()
+    digest = done = 0
+    for seed in seeds:
+        done += 1
+        try:
+            world = simulate(seed)
+            stats.update(world.stats)
+            digest ^= world.digest
+        except Exception as error:  # noqa: BLE001 - whatever a run raises is a finding
+            kinds[error.kind if isinstance(error, Violation) else type(error).__name__] += 1
+            print(trace_of(seed, TRACE_LINES), flush=True)
+            if sum(kinds.values()) >= stop_after:
+                break
+        gc.collect()
+        if done % PROGRESS_SEEDS == 0:
+            print(f"... {done} seeds, {time.monotonic() - started:.0f} s", flush=True)
+    print(
+        f"clusters: {done} seeds, {sum(kinds.values())} violations {dict(kinds)}, "
+        f"{time.monotonic() - started:.0f} s, digest {digest:08x}; {dict(sorted(stats.items()))}",
+        flush=True,
+    )
+    return done, kinds
+
+
+# --- rules switched off -------------------------------------------------------------------------------------
+
+
+def _acknowledge_before_sync(self: LogFiles, data: bytes, on_durable: Callable[[], None]) -> None:
+    """Written, and called durable at once: what a disk that lies does."""
+    self._files[self._open].data += data
+    self._process.post(on_durable)
+
+
+def _expire_by_wall_clock(self: RequestMemory, now: int) -> None:
+    newest = self._runs[-1][0] if self._runs else 0
+    while self._runs and self._runs[0][0] < newest - 10_000_000:
+        for _ in range(self._runs.popleft()[1]):
+            self._results.pop(self._ids.popleft())
+
+
+def _no_memory(self: RequestMemory, request_id: bytes) -> None:
+    return None
+
+
+def _read_unsynced(read: Any) -> Any:
+    """Recovery that believes what it reads without making the last segment durable."""
+
+    def read_segment(self: NodeLog, number: int, *args: Any, is_last: bool) -> int | None:
+        truncate = self._storage.truncate
+
+        def cut(segment: int, size: int) -> None:
+            if self._storage.read(segment)[size:].strip(b"\0"):
+                truncate(segment, size)
+
+        with mock.patch.object(self._storage, "truncate", cut):
+            return read(self, number, *args, is_last=is_last)  # type: ignore[no-any-return]
+
+    return read_segment
+
+
+MUTATIONS: dict[str, tuple[Any, str, Any]] = {
+    "ack before fsync": (LogFiles, "append", _acknowledge_before_sync),
+    "no memory of requests": (RequestMemory, "get", _no_memory),
+    "memory by wall clock": (RequestMemory, "expire", _expire_by_wall_clock),
+    "queued retries done again": (Writes, "_answer_done", lambda self: None),
+    "unsynced tail believed": (NodeLog, "_read_segment", _read_unsynced(NodeLog._read_segment)),
+}
+
+
+def search(name: str, seeds: int) -> str | None:
+    """The first seed and violation that shows a rule to be missing; None if none of them does."""
+    with mock.patch.object(*MUTATIONS[name]):
+        for seed in range(seeds):
+            try:
+                simulate(seed)
+            except Violation as found:
+                return f"seed {seed}: {found}"[:160]
+            gc.collect()
+    return None
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", default="0:20", help="FROM:TO")
+    parser.add_argument("--replay", type=int, help="one seed, with its trace")
+    parser.add_argument("--mutations", action="store_true", help="are missing rules missed?")
+    arguments = parser.parse_args(argv)
+    if arguments.replay is not None:
+        text = trace_of(arguments.replay)
+        print(text)
+        return 0 if "no violation" in text.rpartition("\n")[2] else 1
+    first, last = (int(part) for part in arguments.seeds.split(":"))
+    if arguments.mutations:
+        found = {name: search(name, last) for name in MUTATIONS}
+        for name, what in found.items():
+            print(f"{name}: {what or 'NOT FOUND'}")
+        return 0 if all(found.values()) else 1
+    return 1 if run(range(first, last))[1] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
