@@ -190,7 +190,7 @@ class LocalCluster:
 
     def terminate(self, name: str, timeout_s: float = 30.0) -> None:
         """SIGTERM, and wait until it has stopped by itself."""
-        pid = self._pid(name)
+        pid = self.pid(name)
         signal_pid(pid, signal.SIGTERM)
         wait_until(lambda: not is_alive(pid), timeout_s, f"{name} stopped", 0.005)
         process = self._own.pop(name, None)
@@ -199,11 +199,11 @@ class LocalCluster:
 
     def pause(self, name: str) -> None:
         """SIGSTOP: the process is there and silent."""
-        signal_pid(self._pid(name), signal.SIGSTOP)
+        signal_pid(self.pid(name), signal.SIGSTOP)
 
     def resume(self, name: str) -> None:
         """SIGCONT."""
-        signal_pid(self._pid(name), signal.SIGCONT)
+        signal_pid(self.pid(name), signal.SIGCONT)
 
     def restart(self, name: str) -> None:
         """Start a dead process again, exactly as it was started."""
@@ -214,7 +214,8 @@ class LocalCluster:
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
 
-    def _pid(self, name: str) -> int:
+    def pid(self, name: str) -> int:
+        """Of the process as it runs now, or ran last."""
         own = self._own.get(name)
         return own.pid if own is not None else int(self.process(name)["pid"])
 

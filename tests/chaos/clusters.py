@@ -1,0 +1,64 @@
+"""Somebody's running cluster, worked on by what its cluster.json says."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.cluster.harness import LocalCluster, is_alive, wait_until
+
+RESTARTED_S = 30.0
+
+
+class AttachedCluster(LocalCluster):
+    """A cluster that `quorate up` runs elsewhere. It is left running, whole, at the end."""
+
+    def start(self, timeout_s: float = 60.0) -> None:
+        """Check that it is there and whole.
+
+        Raises:
+            SystemExit: It is not.
+        """
+        if not self.cluster_file.exists():
+            sys.exit(f"{self.cluster_file} does not exist: no cluster is ready there")
+        if not self.is_ready():
+            sys.exit("the cluster is not whole: some process is not ready; see `quorate status`")
+
+    def stop(self) -> None:
+        """Start again what is still dead; nothing else."""
+        for process in self.processes():
+            if not is_alive(self.pid(process["name"])):
+                self.restart(process["name"])
+
+    @property
+    def restarts_by_itself(self) -> bool:
+        """Whether its supervisor starts dead processes again."""
+        try:
+            words = Path(f"/proc/{self.description()['supervisor']}/cmdline").read_bytes()
+        except OSError:
+            return False
+        return b"--no-restart" not in words.split(b"\0")
+
+    def restart(self, name: str) -> None:
+        """Have a dead process started again: by the supervisor if it does that, else by us, to stay."""
+        if self.restarts_by_itself:
+            wait_until(
+                lambda: (
+                    self.process(name)["state"] == "running" and is_alive(self.process(name)["pid"])
+                ),
+                RESTARTED_S,
+                f"{name} started again by its supervisor",
+            )
+            return
+        entry = self.process(name)
+        with (self.data_dir / "chaos.log").open("ab") as log:
+            self._own[name] = subprocess.Popen(
+                entry["argv"], env={**os.environ, **entry["env"]}, cwd=entry["cwd"],
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        time.sleep(0.05)
+
+    def log(self) -> str:
+        """Its output is not ours to show."""
+        return ""
