@@ -61,7 +61,7 @@ format: $(GENERATED) ## rewrite the code in the project's format
 bench: $(GENERATED) ## measure a local cluster and its peers; BENCH_ARGS='--help' tells more
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
-chaos: $(GENERATED) ## kill, pause and restart real processes under load; CHAOS_ARGS='--help' tells more
+chaos: $(GENERATED) ## break a real cluster under load, give a verdict; CHAOS_ARGS='--help' tells more
 	@$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
 simulate: $(GENERATED) ## simulate the replication layer and whole clusters under faults; SEEDS=from:to
