@@ -30,7 +30,7 @@ from tests.chaos.gaps import Gap, Probe
 from tests.chaos.network import find_firewall
 from tests.chaos.tables import ChaosTable
 from tests.chaos.timeline import availability, buckets, strip
-from tests.cluster.harness import LocalCluster, running_cluster
+from tests.cluster.harness import LocalCluster, running_cluster, wait_until
 from tests.cluster.linearizability import find_violation
 from tests.cluster.workload import Workload
 
@@ -76,6 +76,8 @@ def play(table: ChaosTable, fault: Fault, scene: Scene, number: int, seed: int) 
         time.sleep(BEFORE_S)
         did = fault.strike(scene)
         table.wait_writable(RECOVER_S)
+        # One fault at a time: the next one finds everybody back.
+        wait_until(cluster.is_ready, RECOVER_S, "every process ready", 0.2)
         time.sleep(AFTER_S)
     ended = time.monotonic()
     load.read_back()

@@ -22,7 +22,9 @@ class AttachedCluster(LocalCluster):
         """
         if not self.cluster_file.exists():
             sys.exit(f"{self.cluster_file} does not exist: no cluster is ready there")
-        if not self.is_ready():
+        try:
+            wait_until(self.is_ready, RESTARTED_S, "every process ready")
+        except AssertionError:
             sys.exit("the cluster is not whole: some process is not ready; see `quorate status`")
 
     def stop(self) -> None:
@@ -30,6 +32,7 @@ class AttachedCluster(LocalCluster):
         for process in self.processes():
             if not is_alive(self.pid(process["name"])):
                 self.restart(process["name"])
+        wait_until(self.is_ready, RESTARTED_S, "every process ready")
 
     @property
     def restarts_by_itself(self) -> bool:
