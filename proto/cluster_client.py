@@ -555,10 +555,13 @@ class ClusterClient:
             node.link.send(Discover(self.next_id()))
 
     def _node_down(self, node: Node) -> None:
-        """Every attempt that was out with this node goes elsewhere."""
+        """What was out with this node goes elsewhere."""
         for group in self._groups.values():
             if group.leader is node:
                 group.leader = None
+        self._abandon_all(node)
+
+    def _abandon_all(self, node: Node) -> None:
         for call in [c for c in self._calls.values() if c.node is node]:
             if call.node is node:  # listed once per attempt that may still answer
                 self._abandon(call, node)
@@ -622,14 +625,19 @@ class ClusterClient:
         group = self._groups.get(call.request.group)
         if group is not None and group.leader is node:
             group.leader = None
-        if node.heard_tick < call.sent_tick:
+        # (What was heard in the very tick of sending was on its way before.)
+        if node.heard_tick <= call.sent_tick:
             self._suspect(node)
-        self._abandon(call, node)
+        if call.node is node and call.request.id == call_id:
+            self._abandon(call, node)
 
     def _suspect(self, node: Node) -> None:
-        """Nothing was heard since the attempt was sent: use the node again once it says something."""
+        """Nothing was heard since the attempt was sent: use the node again once it says something, and wait for
+        nothing else that is out with it.
+        """
         if node.usable:
             node.usable = False
+            self._abandon_all(node)
             link, heard_tick = node.link, node.heard_tick
 
             def close_if_silent() -> None:

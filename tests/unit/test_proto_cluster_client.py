@@ -164,6 +164,10 @@ def write(client: ClusterClient, answers: list[Answer], s: float = 5.0) -> bytes
     return request_id
 
 
+def node_id_of(node: FakeDialer) -> str:
+    return next(replica.node_id for replica in REPLICAS if replica.address == node.address)
+
+
 def asked(world: World) -> tuple[FakeDialer, Message]:
     """The one node that was sent something since the last look, and what."""
     found = [(node, message) for node in nodes(world) if node.link for message in node.take()]
@@ -293,6 +297,45 @@ def test_a_silent_leader_is_left_and_comes_back_when_heard(
     other.say(Written(second.id, []))
     assert len(answers) == 1
     assert client.in_flight == 0
+
+
+def test_a_leader_that_falls_silent_in_the_tick_of_its_last_answer_is_left_by_everybody(
+    world: World, client: ClusterClient
+) -> None:
+    answers: list[Answer] = []
+    write(client, answers)
+    node, first = asked(world)
+    assert isinstance(first, Write)
+    node.say(Written(first.id, []))
+    write(client, answers)
+    (second,) = node.take()
+    assert isinstance(second, Write)
+    write(client, answers)  # in the same tick as the answer to the one before
+    node.take()
+    node.say(Written(second.id, []))
+    world.run(0.9)
+    write(client, answers)  # not overdue by itself for a long time
+    node.take()
+    world.run(0.2)
+    assert client.links()[node.address] is False
+    # The others still believe in the old leader: nobody goes back to it.
+    for _ in range(10):
+        for other in nodes(world):
+            for message in other.take():
+                assert other is not node
+                other.say(NotLeader(message.id, node_id_of(node)))  # type: ignore[union-attr]
+        world.run(0.05)
+    world.run(0.2)
+    leader = next(other for other in nodes(world) if other is not node)
+    for _ in range(10):
+        for other in nodes(world):
+            for message in other.take():
+                if other is leader:
+                    other.say(Written(message.id, []))  # type: ignore[union-attr]
+                else:
+                    other.say(NotLeader(message.id, None))  # type: ignore[union-attr]
+        world.run(0.05)
+    assert [type(answer) for answer in answers] == [Written] * 4
 
 
 def test_a_refusal_of_an_abandoned_write_attempt_is_dropped(
