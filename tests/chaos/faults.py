@@ -4,6 +4,7 @@
 how long it lasts by `chance`, unless the user named a victim.
 """
 
+import contextlib
 import random
 import time
 from collections.abc import Callable
@@ -12,8 +13,9 @@ from pathlib import Path
 
 from tests.chaos.disks import full_disk, is_own_disk
 from tests.chaos.network import Delay, Firewall, bad_network, find_firewall
-from tests.cluster.harness import LocalCluster, is_alive, wait_until
+from tests.cluster.harness import LocalCluster, http_get, is_alive, wait_until
 
+STARTED_S = 15.0
 DISK_DIED_S = 60.0
 """A storage node without space must have noticed by then: it writes at its next log batch or checkpoint."""
 
@@ -199,8 +201,17 @@ def disk_full(scene: Scene) -> str:
         wait_until(lambda: not is_alive(pid), DISK_DIED_S, f"{name} ended on its full disk")
         ended_s = time.monotonic() - scene.struck_at
         said = said_of_disk(cluster.log())
-        time.sleep(1.0)
-    cluster.restart(name)
+        # Started on a disk that is still full it ends again, or does what it can; it must not do harm.
+        cluster.restart(name)
+        url = cluster.process(name)["metrics"].removesuffix("/metrics") + "/readyz"
+        with contextlib.suppress(AssertionError):
+            wait_until(
+                lambda: not is_alive(cluster.pid(name)) or http_get(url)[0] == 200,
+                STARTED_S,
+                f"{name} ready, or ended again",
+            )
+    if not is_alive(cluster.pid(name)):
+        cluster.restart(name)
     cluster.wait_process_ready(name)
     return f"disk of {name} full: it ended after {ended_s:.1f} s{said}; back with space"
 
