@@ -13,6 +13,7 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.chaos.gaps import Probe, summary
+from tests.chaos.network import bad_network, find_firewall
 from tests.cluster.harness import LocalCluster, running_cluster, wait_until
 from tests.cluster.test_faults import TABLE, create_table, groups_of_table, wait_writable
 
@@ -142,3 +143,43 @@ def test_rolling_restart_of_every_process_fails_no_request(two_routers: LocalClu
         )
     assert not load.errors
     assert load.done > 100
+
+
+@pytest.mark.skipif(isinstance(find_firewall(), str), reason=str(find_firewall()))
+def test_requests_leave_a_leader_that_is_cut_off(two_routers: LocalCluster, capsys):
+    create_table(two_routers, partitions=1)
+    (group,) = groups_of_table(two_routers)
+    firewall = find_firewall()
+    assert not isinstance(firewall, str)
+    gaps = []
+    with Probe(lambda: two_routers.http, TABLE, "k") as probe:
+        for _ in range(2):
+            name = leader(two_routers, group)
+            time.sleep(0.5)
+            cut = time.monotonic()
+            with bad_network(firewall, [two_routers.pid(name)], 100):
+                assert probe.wait_for_writes(cut + 0.3, 50, 20)
+                gaps.append(probe.gap_since(cut))
+                time.sleep(1.0)
+            wait_until(two_routers.is_ready, 30, "cluster ready")
+    with capsys.disabled():
+        print(f"\n{summary('leader cut off', gaps)}")
+    assert max(gap.gap_s for gap in gaps) < 2 * KILLED_S
+    assert not probe.failure_counts()
+
+
+def test_leaderships_are_spread_again_after_a_node_was_away(own_cluster: LocalCluster):
+    create_table(own_cluster, partitions=5)
+    groups = [0, *groups_of_table(own_cluster)]
+
+    def leaders() -> Counter[str | None]:
+        return Counter(own_cluster.leader_of(group) for group in groups)
+
+    name = own_cluster.processes("storagenode")[0]["name"]
+    own_cluster.terminate(name)
+    wait_until(lambda: sum(leaders().values()) == len(groups), 15, "others lead")
+    assert leaders()[name] == 0
+    own_cluster.restart(name)
+    own_cluster.wait_process_ready(name)
+    # Two passes ten seconds apart have to agree on it.
+    wait_until(lambda: sorted(leaders().values()) == [2, 2, 2], 60, "leaderships spread", 0.5)
