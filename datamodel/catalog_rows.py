@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, cast
 
 from datamodel.key_encoding import KeySchema, collection_range, encode_key, table_range
+from datamodel.local_indexes import LocalIndex, ProjectionType
 from datamodel.table_descriptions import BillingMode, TableDescription, TableStatus
 
 Item: TypeAlias = dict[str, dict[str, Any]]
@@ -290,6 +291,8 @@ def _table_attributes(row: TableRow) -> Item:
         "warm_read_units": _n(row.warm_read_units),
         "warm_write_units": _n(row.warm_write_units),
     }
+    if row.local_indexes:
+        item["local_indexes"] = {"L": [{"M": _local_index(index)} for index in row.local_indexes]}
     if row.table_class is not None:
         item["table_class"] = _s(row.table_class)
     for name in _OPTIONAL_TABLE_NUMBERS:
@@ -297,6 +300,16 @@ def _table_attributes(row: TableRow) -> Item:
         if number is not None:
             item[name] = _n(number)
     return item
+
+
+def _local_index(index: LocalIndex) -> Item:
+    return {
+        "name": _s(index.name),
+        "sort_name": _s(index.sort_name),
+        "sort_type": _s(index.sort_type),
+        "projection": _s(index.projection),
+        "non_key_attributes": {"L": [_s(name) for name in index.non_key_attributes]},
+    }
 
 
 def _s(text: str) -> dict[str, Any]:
@@ -364,6 +377,16 @@ def _parse_table(item: Mapping[str, Mapping[str, Any]]) -> TableRow:
         warm_read_units=_int(item, "warm_read_units"),
         warm_write_units=_int(item, "warm_write_units"),
         version=_int(item, "version"),
+        local_indexes=tuple(
+            LocalIndex(
+                index["M"]["name"]["S"],
+                index["M"]["sort_name"]["S"],
+                index["M"]["sort_type"]["S"],
+                cast("ProjectionType", index["M"]["projection"]["S"]),
+                tuple(name["S"] for name in index["M"]["non_key_attributes"]["L"]),
+            )
+            for index in item.get("local_indexes", {"L": ()})["L"]
+        ),
         **optional,
     )
 

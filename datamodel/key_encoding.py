@@ -1,15 +1,20 @@
 r"""Keys: a key schema and an item's key attributes to bytes whose order is the order of items.
 
-    key           = keyspace · hash · partition key · sort key
-    keyspace      = table id u64 · index u16                     big-endian; index 0 is the table itself
+    key           = keyspace · hash · partition key · part · sort key            an item
+                  | keyspace · hash · partition key · part · index sort key · sort key     a local index's entry
+    keyspace      = table id u64 · index u16       big-endian; index 0 is the table itself with its local indexes
     hash          = first 8 bytes of MD5(the partition key's bytes, before escaping)
-    partition key = bytes with 0x00 written as 0x00 0xFF, then 0x00 0x01
+    partition key = bytes with 0x00 written as 0x00 0xFF
+    part          = 0x00 0x01 items · 0x00 0x02 to 0x00 0x06 local indexes 1 to 5 · 0x00 0x7F the collection's size
+    index sort key= bytes with 0x00 written as 0x00 0xFF, then 0x00 0x01
     sort key      = bytes as they are; nothing where the schema has no sort key
     bytes         = S: UTF-8 · B: raw · N: numbers.encode_number
 
-So items of a table are ordered by hash, items of one partition key lie together (the terminator makes no
+So items of a table are ordered by hash, items of one partition key lie together (the mark of the part makes no
 encoded partition key a prefix of another) and are ordered by sort key: strings and binaries by bytes, numbers
-by value. The sort key comes last and needs no end mark. A partition owns a contiguous range of this space;
+by value. The sort key comes last and needs no end mark. An item collection (everything of one partition key:
+items, then the entries of each local index, then its size) is contiguous, so that wherever partitions are
+divided between hashes an item and its entries are together. A partition owns a contiguous range of this space;
 its id is not in the key. These bytes are stored: no part of the grammar may change.
 
 Ranges are (start, end) with start included and end excluded; neighbouring ranges share their bound, so that
@@ -36,8 +41,15 @@ HASH_SIZE: Final = 8
 KEYSPACE_SIZE: Final = 10
 
 _HASH_SPACE: Final = 1 << (8 * HASH_SIZE)
+_HASHED_SIZE: Final = KEYSPACE_SIZE + HASH_SIZE
 _TERMINATOR: Final = b"\x00\x01"
 _AFTER_TERMINATOR: Final = b"\x00\x02"
+
+ITEMS_PART: Final = 0
+"""Part of an item collection that holds the items; parts 1 to 5 are those of the local indexes."""
+SIZE_PART: Final = 0x7E
+"""Part that holds the collection's size."""
+_PARTS: Final = tuple(bytes((0, 1 + part)) for part in range(SIZE_PART + 2))
 
 KEY_MISMATCH = "The provided key element does not match the schema"
 _INVALID = "One or more parameter values were invalid: "
@@ -91,7 +103,7 @@ def encode_key(table_id: int, schema: KeySchema, key: Item, index: int = 0) -> b
         table_id: The table's number.
         schema: Its key schema.
         key: A whole item or just its key attributes, checked by `check_key` or `check_item_key`.
-        index: 0 for the table itself.
+        index: 0 for the table itself, else the number of a global index.
     """
     prefix = _collection_prefix(table_id, schema, key[schema.partition_name], index)
     if schema.sort_name is None:
@@ -131,16 +143,84 @@ def _collection_prefix(
     """What the keys of all items with this partition key begin with, and no other keys do."""
     raw = _key_bytes(partition_value)
     digest = md5(raw, usedforsecurity=False).digest()
+    return _keyspace_prefix(table_id, index) + digest[:HASH_SIZE] + _escaped(raw)
+
+
+# --- item collections and their local indexes --------------------------------------------------------------
+
+
+def _mark_of_part(key: bytes, start: int) -> int:
+    """Where in a key (that begins at `start`) the mark stands that ends the partition key."""
+    at = key.index(0, start + _HASHED_SIZE)
+    while key[at + 1] == 0xFF:
+        at = key.index(0, at + 2)
+    return at
+
+
+def part_of(key: bytes, start: int = 0) -> int:
+    """Of which part of its item collection a key is: `ITEMS_PART`, a local index's number, `SIZE_PART`.
+
+    Args:
+        key: A key of this module's making.
+        start: Where in `key` it begins.
+    """
+    return key[_mark_of_part(key, start) + 1] - 1
+
+
+def part_start(key: bytes, part: int, start: int = 0) -> bytes:
+    """Where the part begins that comes next after `key`: in its own collection, else in the one behind.
+
+    The second is not known, so the first possible key behind this collection stands for it. Whatever is before
+    `start` in `key` is kept.
+    """
+    mark = _mark_of_part(key, start)
+    if key[mark + 1] - 1 < part:
+        return key[:mark] + _PARTS[part]
+    return key[:mark] + _PARTS[SIZE_PART + 1]
+
+
+def encode_entry_key(item_key: bytes, index: int, index_sort_value: AttributeValue) -> bytes:
+    """The key of the entry of an item in a local index.
+
+    Args:
+        item_key: The item's.
+        index: Number of the local index, from 1.
+        index_sort_value: The item's value of the index's sort key.
+    """
+    mark = _mark_of_part(item_key, 0)
+    return (
+        item_key[:mark]
+        + _PARTS[index]
+        + _escaped(_key_bytes(index_sort_value))
+        + item_key[mark + 2 :]
+    )
+
+
+def item_key_of_entry(entry_key: bytes) -> bytes:
+    """The key of the item that an entry of a local index stands for."""
+    mark = _mark_of_part(entry_key, 0)
+    at = entry_key.index(0, mark + 2)
+    while entry_key[at + 1] == 0xFF:
+        at = entry_key.index(0, at + 2)
+    return entry_key[:mark] + _TERMINATOR + entry_key[at + 2 :]
+
+
+def collection_size_key(item_key: bytes) -> bytes:
+    """The key under which the size of an item's collection is kept."""
+    return item_key[: _mark_of_part(item_key, 0)] + _PARTS[SIZE_PART]
+
+
+def _escaped(raw: bytes) -> bytes:
     if 0 in raw:
         raw = raw.replace(b"\x00", b"\x00\xff")
-    return _keyspace_prefix(table_id, index) + digest[:HASH_SIZE] + raw + _TERMINATOR
+    return raw + _TERMINATOR
 
 
 # --- ranges ------------------------------------------------------------------------------------------------
 
 
 def table_range(table_id: int, index: int = 0) -> tuple[bytes, bytes]:
-    """The range of all keys of a table, or of one of its indexes."""
+    """The range of all keys of a table with its local indexes, or of one of its global indexes."""
     number = table_id << 16 | index
     return number.to_bytes(KEYSPACE_SIZE, "big"), (number + 1).to_bytes(KEYSPACE_SIZE, "big")
 
@@ -184,34 +264,53 @@ def collection_range(
     partition_value: AttributeValue,
     condition: SortCondition | None = None,
     index: int = 0,
+    part: int = ITEMS_PART,
 ) -> tuple[bytes, bytes]:
     """The range of the items with one partition key whose sort key meets the condition, exactly.
 
     Operands must be normal values of the sort key's type. A condition that nothing can meet (BETWEEN with the
     bounds swapped) gives an empty range, start equal to end.
+
+    Args:
+        table_id: The table's number.
+        schema: Key schema of the table; of the local index, for its part.
+        partition_value: Value of the partition key.
+        condition: Term for the sort key, None if there is none.
+        index: 0 for the table itself, else the number of a global index.
+        part: Number of the local index whose entries are meant, `ITEMS_PART` for the items.
     """
     prefix = _collection_prefix(table_id, schema, partition_value, index)
-    end = prefix[: -len(_TERMINATOR)] + _AFTER_TERMINATOR
+    if part != ITEMS_PART:
+        prefix = prefix[: -len(_TERMINATOR)] + _PARTS[part]
+    end = prefix[:-2] + _PARTS[part + 1]
     if condition is None:
         return prefix, end
     assert schema.sort_name is not None, "a sort condition needs a sort key"
-    first = prefix + _key_bytes(condition.operands[0])
-    # The next possible key after k is k followed by a zero byte.
+    raw = [_key_bytes(operand) for operand in condition.operands]
+    if part == ITEMS_PART:
+        first = prefix + raw[0]
+        # The next possible key after k is k followed by a zero byte.
+        behind = prefix + raw[-1] + b"\x00"
+    else:
+        # All entries with this sort key begin with it and its end mark.
+        first = prefix + _escaped(raw[0])
+        behind = prefix + _escaped(raw[-1])[:-2] + _AFTER_TERMINATOR
     match condition.op:
         case "=":
-            return first, first + b"\x00"
+            return first, behind
         case "<":
             return prefix, first
         case "<=":
-            return prefix, first + b"\x00"
+            return prefix, behind
         case ">":
-            return first + b"\x00", end
+            return behind, end
         case ">=":
             return first, end
         case "BETWEEN":
-            upper = prefix + _key_bytes(condition.operands[1]) + b"\x00"
-            return first, max(first, upper)
+            return first, max(first, behind)
         case "begins_with":
+            if part != ITEMS_PART:
+                first = first[: -len(_TERMINATOR)]
             return first, _after_all_with_prefix(first, len(prefix)) or end
 
 

@@ -13,7 +13,7 @@ service and published in 2026 by the authors of an AWS controller.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeAlias
 
@@ -28,6 +28,7 @@ from datamodel.limits import (
     TAG_VALUE_LENGTH_MAX,
     TAGS_MAX,
 )
+from datamodel.local_indexes import LocalIndex
 
 TableStatus: TypeAlias = Literal["CREATING", "UPDATING", "DELETING", "ACTIVE"]
 BillingMode: TypeAlias = Literal["PROVISIONED", "PAY_PER_REQUEST"]
@@ -71,6 +72,7 @@ class TableDescription:
         max_read_units, max_write_units: On-demand limits, None where there is none.
         warm_read_units, warm_write_units: Warm throughput: the most that the table was ever prepared for.
         version: Grows with every change of the row.
+        local_indexes: Local secondary indexes; an index's number is its place here, from 1.
     """
 
     name: str
@@ -96,6 +98,7 @@ class TableDescription:
     warm_read_units: int = 0
     warm_write_units: int = 0
     version: int = 1
+    local_indexes: tuple[LocalIndex, ...] = ()
 
     @property
     def serves_items(self) -> bool:
@@ -263,6 +266,7 @@ def render_table(
     now_ms: int,
     item_count: int = 0,
     size_bytes: int = 0,
+    index_figures: Sequence[int] = (),
 ) -> dict[str, Any]:
     """The `TableDescription` of an answer; what is not set is left out, as clients compare presence.
 
@@ -276,6 +280,7 @@ def render_table(
         now_ms: Wall clock: decreases are counted per UTC day.
         item_count: Items of the table, as last measured.
         size_bytes: Their bytes, by DynamoDB's rule.
+        index_figures: Count and bytes of the entries of each local index in turn; zero where it ends.
     """
     is_new = table.status == "CREATING"
     shown: dict[str, Any] = {
@@ -293,6 +298,11 @@ def render_table(
         "TableArn": table_arn(region, account_id, table.name),
         "TableId": table.uuid,
     }
+    if table.local_indexes:
+        shown["LocalSecondaryIndexes"] = [
+            _render_local_index(table, number, shown["TableArn"], index_figures)
+            for number in range(len(table.local_indexes))
+        ]
     if table.on_demand_since_ms is not None:
         shown["BillingModeSummary"] = {"BillingMode": table.billing_mode}
         if not is_new:
@@ -318,6 +328,24 @@ def render_table(
             "Status": "UPDATING" if is_new else "ACTIVE",
         }
     return shown
+
+
+def _render_local_index(
+    table: TableDescription, position: int, arn: str, figures: Sequence[int]
+) -> dict[str, Any]:
+    index = table.local_indexes[position]
+    projection: dict[str, Any] = {"ProjectionType": index.projection}
+    if index.non_key_attributes:
+        projection["NonKeyAttributes"] = list(index.non_key_attributes)
+    count, size = figures[2 * position : 2 * position + 2] or (0, 0)
+    return {
+        "IndexName": index.name,
+        "KeySchema": _render_key_schema(index.schema(table.key_schema)),
+        "Projection": projection,
+        "IndexSizeBytes": size,
+        "ItemCount": count,
+        "IndexArn": f"{arn}/index/{index.name}",
+    }
 
 
 _SHOWN_OF_DELETED: Final = (

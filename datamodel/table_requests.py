@@ -8,16 +8,19 @@ Sources: messages and precedence as recorded on the service by the authors of dy
 published findings on the service by the authors of an AWS controller (tags, warm and on-demand throughput).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from datamodel.errors import ValidationError
 from datamodel.key_encoding import KeySchema
+from datamodel.limits import LOCAL_INDEXES_MAX
+from datamodel.local_indexes import LocalIndex
 from datamodel.requests import (
     AttributeDefinition,
     CreateTableInput,
     KeySchemaElement,
+    LocalSecondaryIndex,
     OnDemandThroughput,
     ProvisionedThroughput,
     SSESpecification,
@@ -60,13 +63,10 @@ def new_table(
     """
     mode, read_units, write_units = _new_throughput(request)
     schema = _key_schema(request)
+    indexes = new_local_indexes(request, schema)
     _refuse_unsupported_at_create(request)
     definitions = request.AttributeDefinitions or ()
-    if len(definitions) != len(schema.names):
-        raise ValidationError(
-            f"{INVALID}Number of attributes in KeySchema does not exactly match number of attributes "
-            "defined in AttributeDefinitions"
-        )
+    _check_all_used(definitions, schema, indexes)
     tags = checked_tags((tag.Key, tag.Value) for tag in request.Tags or ())
     _check_partitions_tag(tags)
     max_read, max_write = _new_on_demand_limits(request.OnDemandThroughput, mode)
@@ -87,9 +87,28 @@ def new_table(
         deletion_protection=bool(request.DeletionProtectionEnabled),
         max_read_units=max_read,
         max_write_units=max_write,
+        local_indexes=indexes,
     )
     warm_read, warm_write = _new_warm_units(request.WarmThroughput, table)
     return replace(table, warm_read_units=warm_read, warm_write_units=warm_write)
+
+
+def _check_all_used(
+    definitions: Sequence[AttributeDefinition], schema: KeySchema, indexes: Sequence[LocalIndex]
+) -> None:
+    used = list(dict.fromkeys((*schema.names, *(index.sort_name for index in indexes))))
+    if len(definitions) == len(used):
+        return
+    if not indexes:
+        raise ValidationError(
+            f"{INVALID}Number of attributes in KeySchema does not exactly match number of attributes "
+            "defined in AttributeDefinitions"
+        )
+    defined = ", ".join(definition.AttributeName for definition in definitions)
+    raise ValidationError(
+        f"{INVALID}Some AttributeDefinitions are not used. AttributeDefinitions: [{defined}], "
+        f"keys used: [{', '.join(used)}]"
+    )
 
 
 def _new_throughput(request: CreateTableInput) -> tuple[BillingMode, int, int]:
@@ -127,10 +146,23 @@ def _key_schema(request: CreateTableInput) -> KeySchema:
             f"1 validation error detected: Value '{_printed(elements)}' at 'keySchema' failed to satisfy "
             "constraint: Member must have length less than or equal to 2"
         )
-    types = _attribute_types(definitions)
-    names = [element.AttributeName for element in elements]
-    if len(names) > len(definitions):
+    types = attribute_types(definitions)
+    if len(elements) > len(definitions):
         raise ValidationError("Invalid KeySchema: Some index key attribute have no definition")
+    return checked_key_schema(elements, types)
+
+
+def checked_key_schema(elements: Sequence[KeySchemaElement], types: Mapping[str, str]) -> KeySchema:
+    """A key schema of one or two elements, of a table or an index.
+
+    Args:
+        elements: As the request has them.
+        types: Types of the defined attributes by their names.
+
+    Raises:
+        ValidationError: It is none.
+    """
+    names = [element.AttributeName for element in elements]
     if any(name not in types for name in names):
         raise ValidationError(
             f"{INVALID}Some index key attributes are not defined in AttributeDefinitions. "
@@ -153,6 +185,76 @@ def _key_schema(request: CreateTableInput) -> KeySchema:
     return KeySchema(names[0], types[names[0]], names[1], types[names[1]])
 
 
+def new_local_indexes(request: CreateTableInput, table: KeySchema) -> tuple[LocalIndex, ...]:
+    """The local indexes that a CreateTable request asks for.
+
+    How many attributes all of them may project in sum needs no check: five lists of at most twenty names (the
+    service's model says so) cannot exceed it.
+
+    Raises:
+        ValidationError: A rule is broken.
+    """
+    asked = request.LocalSecondaryIndexes
+    if asked is None:
+        return ()
+    if not asked:
+        raise ValidationError(f"{INVALID}List of LocalSecondaryIndexes is empty")
+    if table.sort_name is None:
+        raise ValidationError(
+            f"{INVALID}Table KeySchema does not have a range key, which is required when specifying a "
+            "LocalSecondaryIndex"
+        )
+    types = attribute_types(request.AttributeDefinitions or ())
+    indexes: dict[str, LocalIndex] = {}
+    for position, index in enumerate(asked, 1):
+        local = _new_local_index(index, position, table, types)
+        if local.name in indexes:
+            raise ValidationError(f"{INVALID}Duplicate index name: {local.name}")
+        indexes[local.name] = local
+    if len(indexes) > LOCAL_INDEXES_MAX:
+        raise ValidationError(
+            f"{INVALID}Number of LocalSecondaryIndexes exceeds per-table limit of {LOCAL_INDEXES_MAX}"
+        )
+    return tuple(indexes.values())
+
+
+def _new_local_index(
+    index: LocalSecondaryIndex, position: int, table: KeySchema, types: Mapping[str, str]
+) -> LocalIndex:
+    if len(index.KeySchema) > 2:
+        raise ValidationError(
+            f"1 validation error detected: Value '{_printed(index.KeySchema)}' at "
+            f"'localSecondaryIndexes.{position}.member.keySchema' failed to satisfy constraint: "
+            "Member must have length less than or equal to 2"
+        )
+    schema = checked_key_schema(index.KeySchema, types)
+    if schema.sort_name is None or schema.sort_type is None:
+        raise ValidationError(
+            f"{INVALID}Index KeySchema does not have a range key for index: {index.IndexName}"
+        )
+    if schema.partition_name != table.partition_name:
+        raise ValidationError(
+            f"{INVALID}Index KeySchema does not have the same leading hash key as table KeySchema for "
+            f"index: {index.IndexName}. index hash key: {schema.partition_name}, table hash key: "
+            f"{table.partition_name}"
+        )
+    projection = index.Projection.ProjectionType
+    attributes = index.Projection.NonKeyAttributes
+    if projection is None:
+        raise ValidationError(f"{INVALID}Unknown ProjectionType: null")
+    if attributes is not None and projection != "INCLUDE":
+        raise ValidationError(
+            f"{INVALID}ProjectionType is {projection}, but NonKeyAttributes is specified"
+        )
+    if attributes is None and projection == "INCLUDE":
+        raise ValidationError(
+            f"{INVALID}ProjectionType is INCLUDE, but NonKeyAttributes is not specified"
+        )
+    return LocalIndex(
+        index.IndexName, schema.sort_name, schema.sort_type, projection, tuple(attributes or ())
+    )
+
+
 def _null_member(path: str) -> ValidationError:
     return ValidationError(
         f"1 validation error detected: Value null at '{path}' failed to satisfy constraint: "
@@ -167,7 +269,12 @@ def _printed(elements: Sequence[KeySchemaElement]) -> str:
     return f"[{inner}]"
 
 
-def _attribute_types(definitions: Sequence[AttributeDefinition]) -> dict[str, str]:
+def attribute_types(definitions: Sequence[AttributeDefinition]) -> dict[str, str]:
+    """Types of the defined attributes by their names.
+
+    Raises:
+        ValidationError: One is defined twice.
+    """
     types: dict[str, str] = {}
     for definition in definitions:
         if definition.AttributeName in types:
@@ -188,12 +295,10 @@ def _check_partitions_tag(tags: dict[str, str]) -> None:
 
 
 def _refuse_unsupported_at_create(request: CreateTableInput) -> None:
-    for member in ("LocalSecondaryIndexes", "GlobalSecondaryIndexes"):
-        indexes = getattr(request, member)
-        if indexes is not None and not indexes:
-            raise ValidationError(f"{INVALID}List of {member} is empty")
-        if indexes:
-            raise unsupported(member)
+    if request.GlobalSecondaryIndexes is not None:
+        if not request.GlobalSecondaryIndexes:
+            raise ValidationError(f"{INVALID}List of GlobalSecondaryIndexes is empty")
+        raise unsupported("GlobalSecondaryIndexes")
     stream = request.StreamSpecification
     if stream is not None:
         if stream.StreamEnabled and stream.StreamViewType is None:

@@ -29,7 +29,6 @@ MEMBERS: dict[str, dict[str, str]] = {
         "GlobalSecondaryIndexes": _REFUSED,
         "GlobalTableSettingsReplicationMode": _REFUSED,
         "GlobalTableSourceArn": _REFUSED,
-        "LocalSecondaryIndexes": _REFUSED,
         "OnDemandThroughput": _RECORDED,
         "ProvisionedThroughput": f"{_RECORDED}; decides the number of partitions",
         "ResourcePolicy": _REFUSED,
@@ -53,9 +52,6 @@ MEMBERS: dict[str, dict[str, str]] = {
         "VectorIndexUpdates": _REFUSED,
         "WarmThroughput": f"a raise {_REFUSED}",
     },
-    "BatchWriteItem": {
-        "ReturnItemCollectionMetrics": "no table has a local index: never shown",
-    },
     "PutItem": {"Expected": _LEGACY, "ConditionalOperator": _LEGACY},
     "DeleteItem": {"Expected": _LEGACY, "ConditionalOperator": _LEGACY},
     "UpdateItem": {
@@ -65,13 +61,13 @@ MEMBERS: dict[str, dict[str, str]] = {
     },
     "Query": {
         "ConditionalOperator": _LEGACY,
-        "IndexName": "no table has an index: a ValidationException",
+        "IndexName": "local indexes; tables have no global ones yet",
         "KeyConditions": _LEGACY,
         "QueryFilter": _LEGACY,
     },
     "Scan": {
         "ConditionalOperator": _LEGACY,
-        "IndexName": "no table has an index: a ValidationException",
+        "IndexName": "local indexes; tables have no global ones yet",
         "ScanFilter": _LEGACY,
     },
 }

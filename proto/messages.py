@@ -59,12 +59,40 @@ class Action(msgspec.Struct, array_like=True, gc=False, frozen=True):
     return_on_failure: bool = False
 
 
+class LocalIndexRule(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """What a leader must know of a table's local index to keep it. It never changes after CreateTable.
+
+    Attributes:
+        number: Of the index in the table, from 1; part of its entries' keys.
+        name: Of the index, for errors.
+        sort_name: The index's sort key.
+        sort_type: S, N or B.
+        attributes: Names of what entries have of an item, keys included; None for everything.
+    """
+
+    number: int
+    name: str
+    sort_name: str
+    sort_type: str
+    attributes: list[str] | None = None
+
+
 class ActionResult(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """What a write did: item sizes in bytes before and after (0 = absent), and ReturnValues as JSON."""
+    """What a write did.
+
+    Attributes:
+        old_size: Item size in bytes before, 0 if there was none.
+        new_size: Item size in bytes after, 0 if there is none.
+        attributes: ReturnValues as JSON.
+        index_units: (number, write units) of each local index that changed; None for tables without any.
+        collection_size: Bytes of the item collection after, index entries included; likewise.
+    """
 
     old_size: int
     new_size: int
     attributes: bytes | None = None
+    index_units: list[tuple[int, int]] | None = None
+    collection_size: int | None = None
 
 
 class Reason(msgspec.Struct, array_like=True, gc=False, frozen=True):
@@ -143,7 +171,8 @@ class Write(msgspec.Struct, array_like=True, tag=12, gc=False, frozen=True):
     """Apply all actions atomically in one partition group, or none of them.
 
     The group remembers `request_id` (16 bytes) for a bounded time: the same id again returns the first
-    outcome, so a retry inside the cluster never applies twice.
+    outcome, so a retry inside the cluster never applies twice. A write to a table with local indexes carries
+    their rules: their entries change in the same log entry as the items.
     """
 
     id: int
@@ -151,6 +180,7 @@ class Write(msgspec.Struct, array_like=True, tag=12, gc=False, frozen=True):
     request_id: bytes
     actions: list[Action]
     timeout_ms: int = 0
+    local_indexes: list[LocalIndexRule] = []
 
 
 class Query(msgspec.Struct, array_like=True, tag=13, gc=False, frozen=True):
@@ -163,6 +193,9 @@ class Query(msgspec.Struct, array_like=True, tag=13, gc=False, frozen=True):
         filter: FilterExpression text, or None.
         projection: ProjectionExpression text, or None; `names` and `values` serve both.
         count_only: Return no items.
+        part: Which part of item collections to read (`key_encoding.part_of`): for a Scan of a table that has
+            local indexes, or of such an index. -1 reads everything in the range.
+        fetch: Read entries of a local index, but filter and return the items that they stand for.
     """
 
     id: int
@@ -179,6 +212,8 @@ class Query(msgspec.Struct, array_like=True, tag=13, gc=False, frozen=True):
     values: bytes | None = None
     count_only: bool = False
     timeout_ms: int = 0
+    part: int = -1
+    fetch: bool = False
 
 
 class ReadFeed(msgspec.Struct, array_like=True, tag=14, gc=False, frozen=True):
@@ -232,7 +267,9 @@ class Page(msgspec.Struct, array_like=True, tag=33, gc=False, frozen=True):
         count: Items that passed the filter.
         scanned: Items evaluated.
         size: Bytes of all evaluated items, as DynamoDB counts them.
-        last: Body of the last evaluated item when the page stopped before `end`, else None.
+        last: Body of the last evaluated item (or entry) when the page stopped before `end`, else None.
+        fetched_size: Bytes of all items read for `fetch`; they count for `size_limit` too.
+        fetched_units: Read units of those, each rounded up by itself, strongly consistent.
     """
 
     id: int
@@ -241,6 +278,8 @@ class Page(msgspec.Struct, array_like=True, tag=33, gc=False, frozen=True):
     scanned: int
     size: int
     last: bytes | None
+    fetched_size: int = 0
+    fetched_units: int = 0
 
 
 class FeedPage(msgspec.Struct, array_like=True, tag=34, gc=False, frozen=True):
@@ -253,11 +292,15 @@ class FeedPage(msgspec.Struct, array_like=True, tag=34, gc=False, frozen=True):
 
 
 class StatsReply(msgspec.Struct, array_like=True, tag=35, gc=False, frozen=True):
-    """Answer to `Stats`: item count and bytes by DynamoDB's size rule."""
+    """Answer to `Stats`: item count and bytes by DynamoDB's size rule.
+
+    `index_figures` are count and bytes of the entries of each local index in turn; empty if there are none.
+    """
 
     id: int
     item_count: int
     size_bytes: int
+    index_figures: list[int] = []
 
 
 class Refused(msgspec.Struct, array_like=True, tag=40, gc=False, frozen=True):

@@ -3,7 +3,7 @@
 Source: docs of the service's capacity units, and measurements of the service where they are silent.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from datamodel.limits import READ_UNIT_BYTES, WRITE_UNIT_BYTES
 
@@ -28,32 +28,46 @@ def write_units(old_size_bytes: int, new_size_bytes: int) -> float:
     return float((size_bytes + WRITE_UNIT_BYTES - 1) // WRITE_UNIT_BYTES or 1)
 
 
-def consumed_capacity(show: str | None, table_name: str, units: float) -> bytes:
+def consumed_capacity(
+    show: str | None,
+    table_name: str,
+    units: float,
+    local_indexes: Sequence[tuple[str, float]] = (),
+) -> bytes:
     """The member `"ConsumedCapacity":{...}` of an answer; empty unless asked for.
 
     Args:
         show: `ReturnConsumedCapacity` of the request.
         table_name: Needs no escaping: names have no character that does.
-        units: What the request consumed.
+        units: What the request consumed of the table itself.
+        local_indexes: Name of each local index touched, and what it consumed of that.
     """
+    total = units
+    for _, index_units in local_indexes:
+        total += index_units
     if show == SHOW_TOTAL:
-        text = f'"ConsumedCapacity":{{"TableName":"{table_name}","CapacityUnits":{units}}}'
+        text = f'"ConsumedCapacity":{{"TableName":"{table_name}","CapacityUnits":{total}}}'
     elif show == SHOW_INDEXES:
         text = (
-            f'"ConsumedCapacity":{{"TableName":"{table_name}","CapacityUnits":{units},'
-            f'"Table":{{"CapacityUnits":{units}}}}}'
+            f'"ConsumedCapacity":{{"TableName":"{table_name}","CapacityUnits":{total},'
+            f'"Table":{{"CapacityUnits":{units}}}{_shown_indexes(local_indexes)}}}'
         )
     else:
         return b""
     return text.encode()
 
 
-def consumed_capacities(show: str | None, consumed: Iterable[tuple[str, float]]) -> bytes:
+def consumed_capacities(
+    show: str | None,
+    consumed: Iterable[tuple[str, float]],
+    local_indexes: Mapping[str, Mapping[str, float]] | None = None,
+) -> bytes:
     """The same for several tables: `"ConsumedCapacity":[{...},...]`; empty unless asked for.
 
     Args:
         show: `ReturnConsumedCapacity` of the request.
-        consumed: Name (as the client gave it) and units of each table.
+        consumed: Name (as the client gave it) and units of each table itself.
+        local_indexes: By those names, name and units of each local index touched.
     """
     if show not in (SHOW_TOTAL, SHOW_INDEXES):
         return b""
@@ -61,6 +75,16 @@ def consumed_capacities(show: str | None, consumed: Iterable[tuple[str, float]])
     return b"%b[%b]" % (
         member,
         b",".join(
-            consumed_capacity(show, name, units).removeprefix(member) for name, units in consumed
+            consumed_capacity(
+                show, name, units, tuple((local_indexes or {}).get(name, {}).items())
+            ).removeprefix(member)
+            for name, units in consumed
         ),
     )
+
+
+def _shown_indexes(indexes: Sequence[tuple[str, float]]) -> str:
+    if not indexes:
+        return ""
+    shown = ",".join(f'"{name}":{{"CapacityUnits":{units}}}' for name, units in indexes)
+    return f',"LocalSecondaryIndexes":{{{shown}}}'

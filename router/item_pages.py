@@ -11,16 +11,13 @@ from typing import Any
 from datamodel.errors import ValidationError
 from datamodel.expressions import Condition, Projection
 from datamodel.items import decode_item, encode_item, normalise_item
-from datamodel.key_encoding import key_of
 from datamodel.limits import PAGE_SIZE_BYTES_MAX
 from proto.messages import Answer, Page, Query
 from router.capacity import consumed_capacity, read_units
 from router.context import Call
+from router.index_reads import ESK_INVALID, Item, ReadTarget
 from router.partition_map import TableEntry
 
-Item = dict[str, dict[str, Any]]
-
-ESK_INVALID = "The provided starting key is invalid"
 # Faults of values in a start key that the service names without those words before them: those of numbers, and
 # of a set's members. Source: observed by the authors of dynalite.
 _NAMED_BY_ITSELF = frozenset(
@@ -48,6 +45,9 @@ class PageRequest:
         projection_text: Its text.
         names: ExpressionAttributeNames for both.
         values: Normal ExpressionAttributeValues for the filter.
+        target: What is read, once the table is known.
+        part: For `proto.messages.Query`, likewise.
+        fetch: Likewise.
     """
 
     strong: bool = False
@@ -61,6 +61,9 @@ class PageRequest:
     projection_text: str | None = None
     names: dict[str, str] | None = None
     values: Mapping[str, Any] | None = None
+    target: ReadTarget | None = None
+    part: int = -1
+    fetch: bool = False
 
 
 class PageReader:
@@ -70,6 +73,8 @@ class PageReader:
         "_call",
         "_count",
         "_end",
+        "_fetched_size",
+        "_fetched_units",
         "_items",
         "_range_of",
         "_request",
@@ -92,8 +97,9 @@ class PageReader:
         Args:
             call: Is answered with the page.
             request: What is asked of each partition.
-            range_of: Checks the request against the table and returns the range [start, end) of the page.
-                Called again only if the table turns out to be another one of the same name.
+            range_of: Checks the request against the table, completes `request` (`target` and below), and
+                returns the range [start, end) of the page. Called again only if the table turns out to be
+                another one of the same name.
         """
         self._call = call
         self._request = request
@@ -106,6 +112,7 @@ class PageReader:
     def _reset(self) -> None:
         self._items: list[bytes] = []
         self._count = self._scanned = self._size = 0
+        self._fetched_size = self._fetched_units = 0
 
     def read(self, table_name: str) -> None:
         """Find the table, read, and answer."""
@@ -144,13 +151,15 @@ class PageReader:
             request.strong,
             request.reverse,
             request.limit - self._scanned if request.limit else 0,
-            PAGE_SIZE_BYTES_MAX - self._size,
+            PAGE_SIZE_BYTES_MAX - self._size - self._fetched_size,
             request.filter_text,
             request.projection_text,
             request.names if request.filter_text or request.projection_text else None,
             self._values,
             request.count_only,
             self._call.timeout_ms,
+            request.part,
+            request.fetch,
         )
 
     def _page(self, entry: TableEntry, answer: Answer) -> None:
@@ -159,6 +168,8 @@ class PageReader:
         self._count += answer.count
         self._scanned += answer.scanned
         self._size += answer.size
+        self._fetched_size += answer.fetched_size
+        self._fetched_units += answer.fetched_units
         if answer.items:
             self._items.append(answer.items)
         if answer.last is not None:
@@ -174,17 +185,24 @@ class PageReader:
             self._call.ask(entry, self._make, self._page, self._request.strong)
 
     def _finish(self, entry: TableEntry, last: bytes | None) -> None:
-        request = self._request
+        request, target = self._request, self._request.target
+        assert target is not None, "set by range_of"
         units = read_units(self._size, request.strong)
         entry.usage.read_units += units
+        indexes: tuple[tuple[str, float], ...] = ()
+        if target.index_name is not None:
+            indexes = ((target.index_name, units),)
+            units = self._fetched_units * (1.0 if request.strong else 0.5)
+            entry.usage.read_units += units
         parts = [b'"Count":%d,"ScannedCount":%d' % (self._count, self._scanned)]
         if not request.count_only:
             parts.append(b'"Items":[%b]' % b",".join(self._items))
         if last is not None:
-            key = key_of(entry.schema, decode_item(last))
+            evaluated = decode_item(last)
+            key = {name: evaluated[name] for name in target.start_names}
             parts.append(b'"LastEvaluatedKey":' + encode_item(key))
         if request.show_capacity is not None:
-            capacity = consumed_capacity(request.show_capacity, entry.name, units)
+            capacity = consumed_capacity(request.show_capacity, entry.name, units, indexes)
             if capacity:
                 parts.append(capacity)
         self._call.succeed(b"{%b}" % b",".join(parts))
@@ -255,13 +273,3 @@ def normalise_start_key(raw: Item | None) -> Item | None:
         if error.message.startswith(_OF_NUMBERS):
             raise
         raise ValidationError(f"{ESK_INVALID}: {error.message}") from error
-
-
-def check_index(index_name: str | None) -> None:
-    """No table has indexes yet.
-
-    Raises:
-        ValidationError: The request names one.
-    """
-    if index_name is not None:
-        raise ValidationError(f"The table does not have the specified index: {index_name}")

@@ -12,15 +12,17 @@ same table, and neither is repeated more often than every `RETRY_INTERVAL_S`.
 import asyncio
 import logging
 from bisect import bisect_right
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from datamodel.catalog_rows import PartitionRow, TableRow
 from datamodel.errors import DynamoDBError, ResourceNotFoundError, ServiceUnavailableError
 from datamodel.key_encoding import table_range
+from datamodel.local_indexes import LocalIndex
 from datamodel.table_descriptions import TableDescription
 from proto.catalog_client import CatalogUnavailable
 from proto.catalog_view import CatalogView, RowChange
+from proto.messages import LocalIndexRule
 from router.metrics import RouterMetrics, TableUsage
 
 log = logging.getLogger(__name__)
@@ -45,12 +47,16 @@ class TableEntry:
         name: Its name.
         usage: Where its consumed capacity is counted.
         partitions: Its partitions in key order; together they cover the table.
+        local_indexes: Its local indexes, as every write to it must carry them.
+        index_keys: Names of the sort keys of those.
     """
 
     __slots__ = (
         "_bounds",
         "_groups",
         "description",
+        "index_keys",
+        "local_indexes",
         "name",
         "partitions",
         "schema",
@@ -66,6 +72,11 @@ class TableEntry:
         self.table_id = description.table_id
         self.name = description.name
         self.usage = usage
+        self.local_indexes = [
+            LocalIndexRule(number, index.name, index.sort_name, index.sort_type, projected)
+            for number, index, projected in _projections(description)
+        ]
+        self.index_keys = frozenset(index.sort_name for index in description.local_indexes)
         self.partitions = tuple(partitions)
         assert self.partitions, "a table has at least one partition"
         self._groups = tuple(partition.group for partition in partitions)
@@ -87,6 +98,14 @@ class TableEntry:
         if partition.start < key:
             return partition
         return self.partitions[self.partitions.index(partition) - 1]
+
+
+def _projections(
+    table: TableDescription,
+) -> Iterator[tuple[int, LocalIndex, list[str] | None]]:
+    for number, index in enumerate(table.local_indexes, 1):
+        projected = index.projected(table.key_schema)
+        yield number, index, None if projected is None else sorted(projected)
 
 
 class Catalog(Protocol):

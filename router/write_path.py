@@ -4,7 +4,7 @@ The leader evaluates; here everything is found that can be found without the ite
 wrong in itself never reaches a log.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,9 +19,9 @@ from datamodel.expressions import (
     parse_condition,
     parse_update,
 )
-from datamodel.items import encode_item, normalise_values
-from datamodel.key_encoding import KeySchema
-from proto.messages import Action, Answer, Write, Written
+from datamodel.items import decode_item, encode_item, normalise_values
+from datamodel.local_indexes import type_mismatch
+from proto.messages import Action, ActionResult, Answer, Write, Written
 from router.capacity import consumed_capacity, write_units
 from router.context import Call
 from router.legacy_parameters import check_mixing
@@ -29,6 +29,8 @@ from router.partition_map import TableEntry
 
 ALL_OLD = "ALL_OLD"
 NONE = "NONE"
+SIZE = "SIZE"
+GIGABYTE = 1 << 30
 
 
 class WriteRequest(Protocol):
@@ -56,6 +58,9 @@ class WriteRequest(Protocol):
     def ReturnConsumedCapacity(self) -> str | None: ...  # noqa: D102, N802
 
     @property
+    def ReturnItemCollectionMetrics(self) -> str | None: ...  # noqa: D102, N802
+
+    @property
     def ReturnValuesOnConditionCheckFailure(self) -> str | None: ...  # noqa: D102, N802
 
 
@@ -75,17 +80,30 @@ class WriteExpressions:
     names: dict[str, str] | None = None
     values: bytes | None = None
 
-    def check_keys(self, schema: KeySchema) -> None:
-        """Check what the expressions do to key attributes.
+    def check_keys(self, entry: TableEntry) -> None:
+        """Check what the expressions do to key attributes of the table and its indexes.
 
         Raises:
-            ValidationError: They change one, or look into one.
+            ValidationError: They change one of the table, give one of an index a wrong type, or look into one.
         """
+        names, index_keys = entry.schema.names, entry.index_keys
         if self.update is not None:
-            self.update.check_key(schema.names)
-            check_scalar_keys(self.update.nested_attributes, schema.names)
+            self.update.check_key(names)
+            if index_keys and self.values is not None:
+                _check_assigned(self.update, decode_item(self.values), entry)
+            check_scalar_keys(self.update.nested_attributes, names)
+            check_scalar_keys(self.update.nested_attributes, index_keys, "IndexKey")
         if self.condition is not None:
-            check_scalar_keys(self.condition.nested_attributes, schema.names)
+            check_scalar_keys(self.condition.nested_attributes, names)
+            check_scalar_keys(self.condition.nested_attributes, index_keys, "IndexKey")
+
+
+def _check_assigned(update: Update, values: Mapping[str, Any], entry: TableEntry) -> None:
+    assigned = update.assigned_types(values)
+    for index in reversed(entry.local_indexes):
+        kind = assigned.get(index.sort_name, index.sort_type)
+        if kind != index.sort_type:
+            raise type_mismatch(index, kind)
 
 
 _NO_EXPRESSIONS = WriteExpressions()
@@ -156,8 +174,30 @@ def check_returns_old(return_values: str | None) -> bool:
     return True
 
 
+def index_units(entry: TableEntry, result: ActionResult) -> Sequence[tuple[str, float]]:
+    """Name of each local index that a write changed, and the write units of that."""
+    if not result.index_units:
+        return ()
+    return [
+        (entry.local_indexes[number - 1].name, float(units)) for number, units in result.index_units
+    ]
+
+
+def collection_metrics(partition_key: Mapping[str, Any], size_bytes: int) -> bytes:
+    """An `ItemCollectionMetrics` as JSON: between which two whole gigabytes the collection's size is."""
+    gigabytes = size_bytes // GIGABYTE
+    return b'{"ItemCollectionKey":%b,"SizeEstimateRangeGB":[%d.0,%d.0]}' % (
+        encode_item(partition_key),
+        gigabytes,
+        gigabytes + 1,
+    )
+
+
 def send_write(
-    call: Call, request: WriteRequest, make_action: Callable[[TableEntry], Action]
+    call: Call,
+    request: WriteRequest,
+    make_action: Callable[[TableEntry], Action],
+    key: Mapping[str, Any],
 ) -> None:
     """Send one action to the leader of its partition and answer with what it did.
 
@@ -165,6 +205,7 @@ def send_write(
         call: The request's call.
         request: The request.
         make_action: Checks against the table's key schema and builds the action.
+        key: The normal item, or just its key.
     """
     client = call.services.client
     request_id = client.next_request_id()
@@ -172,20 +213,31 @@ def send_write(
     def make(entry: TableEntry) -> Write:
         action = make_action(entry)
         group = entry.group_of(action.key)
-        return Write(client.next_id(), group, request_id, [action], call.timeout_ms)
+        return Write(
+            client.next_id(), group, request_id, [action], call.timeout_ms, entry.local_indexes
+        )
 
     def done(entry: TableEntry, answer: Answer) -> None:
         assert isinstance(answer, Written)
         result = answer.results[0]
         units = write_units(result.old_size, result.new_size)
+        indexes = index_units(entry, result)
         entry.usage.write_units += units
+        for _, consumed in indexes:
+            entry.usage.write_units += consumed
         attributes = result.attributes
         body = b"" if attributes is None else b'"Attributes":' + attributes
         show = request.ReturnConsumedCapacity
         if show is not None:
-            capacity = consumed_capacity(show, entry.name, units)
+            capacity = consumed_capacity(show, entry.name, units, indexes)
             if capacity:
                 body = capacity if not body else body + b"," + capacity
+        if result.collection_size is not None and request.ReturnItemCollectionMetrics == SIZE:
+            member = b'"ItemCollectionMetrics":' + collection_metrics(
+                {entry.schema.partition_name: key[entry.schema.partition_name]},
+                result.collection_size,
+            )
+            body = member if not body else body + b"," + member
         call.succeed(b"{%b}" % body)
 
     call.with_table(request.TableName, lambda entry: call.ask(entry, make, done))

@@ -47,6 +47,9 @@ class Cursor(Protocol):
             EngineFailure: The store is damaged here.
         """
 
+    def skip_to(self, key: bytes) -> None:
+        """Go on with the first key that is not below `key`. Not for cursors that go backwards."""
+
     def close(self) -> None:
         """Let go of the state. Idempotent."""
 

@@ -6,9 +6,9 @@ changes, what the answer carries) or a `Refusal` (a DynamoDB exception). It has 
 All actions see the state before the write; none sees another's effect, which is why no two may touch one item.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 from datamodel.attribute_values import equal
 from datamodel.errors import DynamoDBError, ValidationError
@@ -28,12 +28,9 @@ from proto.messages import (
     ActionResult,
     Reason,
 )
+from storagenode.indexing import Indexing, Reader
+from storagenode.indexing import Stored as Stored
 from storagenode.log_entries import Images, ItemMutation
-
-Stored: TypeAlias = tuple[bytes, int]
-"""An item as it is stored: its body and its size in bytes."""
-
-Reader: TypeAlias = Callable[[bytes], Stored | None]
 
 PUT_TOO_LARGE: Final = "Item size has exceeded the maximum allowed size"
 SAME_ITEM_TWICE: Final = "Transaction request cannot include multiple operations on one item"
@@ -56,6 +53,8 @@ class Effect:
     images: list[Images]
     item_count_delta: int
     size_bytes_delta: int
+    index_deltas: list[int] | None = None
+    """Changes of count and bytes of the entries of each local index in turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,13 @@ class Refusal:
     reasons: list[Reason]
 
 
-def evaluate(actions: Sequence[Action], read: Reader, *, keep_images: bool) -> Effect | Refusal:
+def evaluate(
+    actions: Sequence[Action],
+    read: Reader,
+    *,
+    keep_images: bool,
+    indexing: Indexing | None = None,
+) -> Effect | Refusal:
     """Decide what `actions` do to the items that `read` returns, all or nothing.
 
     Args:
@@ -75,6 +80,8 @@ def evaluate(actions: Sequence[Action], read: Reader, *, keep_images: bool) -> E
         read: The current item of a keyspace key, None if there is none.
         keep_images: Whether the change feed wants to know; images are left out for a write that changes nothing
             (deep-equal items), as DynamoDB Streams does.
+        indexing: Of this write, in a table that has local indexes: what it does to them becomes part of the
+            effect.
 
     Returns:
         The effect, or why not: with one action the exception itself, with its reason first in `reasons`;
@@ -82,8 +89,12 @@ def evaluate(actions: Sequence[Action], read: Reader, *, keep_images: bool) -> E
     """
     effect = Effect([], [], [], 0, 0)
     if len(actions) == 1:
-        reason = _act(actions[0], read(actions[0].key), effect, keep_images)
-        return effect if reason is None else Refusal(reason.code, reason.message, [reason])
+        reason = _act(actions[0], read(actions[0].key), effect, keep_images, indexing)
+        if reason is not None:
+            return Refusal(reason.code, reason.message, [reason])
+        if indexing is not None:
+            _finish_indexing(effect, indexing)
+        return effect
     if not actions:
         return Refusal("ValidationException", NO_ACTIONS, [])
     if len({action.key for action in actions}) != len(actions):
@@ -91,7 +102,7 @@ def evaluate(actions: Sequence[Action], read: Reader, *, keep_images: bool) -> E
     reasons: list[Reason] = []
     failed = False
     for action in actions:
-        reason = _act(action, read(action.key), effect, keep_images)
+        reason = _act(action, read(action.key), effect, keep_images, indexing)
         if reason is None:
             reasons.append(Reason("None"))
         else:
@@ -99,6 +110,8 @@ def evaluate(actions: Sequence[Action], read: Reader, *, keep_images: bool) -> E
             code = _REASON_CODES.get(reason.code, reason.code)
             reasons.append(Reason(code, reason.message, reason.item, reason.old_size))
     if not failed:
+        if indexing is not None:
+            _finish_indexing(effect, indexing)
         return effect
     codes = ", ".join(reason.code for reason in reasons)
     message = (
@@ -107,7 +120,18 @@ def evaluate(actions: Sequence[Action], read: Reader, *, keep_images: bool) -> E
     return Refusal("TransactionCanceledException", message, reasons)
 
 
-def _act(action: Action, stored: Stored | None, effect: Effect, keep_images: bool) -> Reason | None:
+def _finish_indexing(effect: Effect, indexing: Indexing) -> None:
+    effect.mutations += indexing.mutations()
+    effect.index_deltas = indexing.deltas
+
+
+def _act(
+    action: Action,
+    stored: Stored | None,
+    effect: Effect,
+    keep_images: bool,
+    indexing: Indexing | None,
+) -> Reason | None:
     """Add one action's part to `effect`; or leave it alone and say why."""
     if stored is None:
         old_body, old_size = None, 0
@@ -176,9 +200,14 @@ def _act(action: Action, stored: Stored | None, effect: Effect, keep_images: boo
                         elif returns == RETURN_UPDATED_OLD and item is not None:
                             part = changed.updated_old(item)
                         attributes = encode_item(part) if part else None
+        if indexing is None:
+            result = ActionResult(old_size, new_size, attributes)
+        else:
+            units, collection_size = indexing.change(action, stored, new_body, new_size)
+            result = ActionResult(old_size, new_size, attributes, units, collection_size)
     except DynamoDBError as error:
         return Reason(error.code, error.message, None, old_size)
-    effect.results.append(ActionResult(old_size, new_size, attributes))
+    effect.results.append(result)
     if new_body is None and old_body is None:
         return None  # deleting what is not there
     effect.mutations.append((action.key, new_body, new_size))

@@ -42,6 +42,13 @@ class LevelCursor:
             raise EngineFailure(str(error)) from error
         return pair
 
+    def skip_to(self, key: bytes) -> None:
+        """Seek."""
+        try:
+            self._iterator.seek(key)
+        except plyvel.Error as error:
+            raise EngineFailure(str(error)) from error
+
     def close(self) -> None:
         """Release LevelDB's iterator."""
         self._iterator.close()

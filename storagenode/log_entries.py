@@ -3,11 +3,13 @@
 An entry is a batch of write *outcomes*: what the leader decided, never an expression, so that applying it reads
 nothing and decides nothing. All figures in it are absolute, so that applying it again changes nothing.
 
-    entry   := [version, timestamp, item count, size bytes, feed position, outcomes]
+    entry   := [version, timestamp, item count, size bytes, feed position, outcomes, index figures]
     outcome := [request id, [[key, body | nil, item size], ...], results, [[key, old | nil, new | nil], ...]]
 
 `item count` and `size bytes` are those of the partition after the entry, `feed position` that of the last feed
-record in it (or before it, if it has none): records are numbered backwards from there. `timestamp` is the
+record in it (or before it, if it has none): records are numbered backwards from there. `index figures` are
+count and bytes of the entries of each local index in turn, like those of the items. Among an outcome's mutations
+are those of local indexes' entries and of collections' sizes: they are applied like items. `timestamp` is the
 leader's hybrid logical clock in microseconds; all outcomes of an entry share it. Bodies are JSON as stored; the
 record around a body is made while applying, when the log index is known.
 
@@ -53,6 +55,7 @@ class Entry(msgspec.Struct, array_like=True, gc=False, frozen=True):
     size_bytes: int
     feed_position: int
     outcomes: list[WriteOutcome]
+    index_figures: list[int] = []
 
 
 class ReplicaState(msgspec.Struct, array_like=True, gc=False, frozen=True):
@@ -70,6 +73,7 @@ class ReplicaState(msgspec.Struct, array_like=True, gc=False, frozen=True):
         feed_position: Position of the newest feed record.
         timestamp: Highest hybrid logical timestamp applied, microseconds.
         requests: Request memory.
+        index_figures: Count and bytes of the entries of each local index in turn.
     """
 
     version: int
@@ -83,6 +87,7 @@ class ReplicaState(msgspec.Struct, array_like=True, gc=False, frozen=True):
     feed_position: int = 0
     timestamp: int = 0
     requests: RememberedRequests = RememberedRequests()
+    index_figures: list[int] = []
 
 
 class AppliedState(msgspec.Struct, array_like=True, gc=False, frozen=True):

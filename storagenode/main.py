@@ -25,6 +25,7 @@ import uvloop
 from prometheus_client import REGISTRY
 
 from datamodel.catalog_rows import CATALOG_RANGE, SYSTEM_TABLE_ID, NodeRow
+from datamodel.limits import ITEM_COLLECTION_SIZE_BYTES_MAX
 from proto import control_pb2_grpc
 from proto.addresses import check_loopback, format_address, parse_listen
 from proto.client_environment import tcp_dial
@@ -132,6 +133,12 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
         help="link address under which others reach this node (default: where it listens)",
     )
     parser.add_argument(
+        "--item-collection-size-max",
+        type=int,
+        default=ITEM_COLLECTION_SIZE_BYTES_MAX,
+        help="bytes that an item collection may have in a table with local indexes (default: 10 GB)",
+    )
+    parser.add_argument(
         "--no-fsync",
         action="store_true",
         help="do not wait for the disk: loses acknowledged writes, for benchmarks only",
@@ -230,6 +237,7 @@ class _Process:
             directory.snapshots,
             fetch_snapshot,
             self._spawn,
+            flags.item_collection_size_max,
         )
         self._checkpoints = Checkpoints(
             self._engine, self._round, self._node.replicas.values, self._environment.now

@@ -21,6 +21,11 @@ class MemoryCursor:
     def __next__(self) -> tuple[bytes, bytes]:
         return next(self._items)
 
+    def skip_to(self, key: bytes) -> None:
+        """Look for it from here on."""
+        left = list(self._items)
+        self._items = iter(left[bisect_left(left, key, key=lambda pair: pair[0]) :])
+
     def close(self) -> None:
         """Nothing to let go of but the list."""
         self._items = iter([])

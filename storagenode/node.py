@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from datamodel.limits import ITEM_COLLECTION_SIZE_BYTES_MAX
 from proto.link import Link
 from proto.messages import (
     Catalog,
@@ -100,6 +101,7 @@ class Node:
         snapshot_directory: Path,
         fetch_snapshot: FetchSnapshot,
         spawn: Callable[[Awaitable[None]], object],
+        collection_size_max: int = ITEM_COLLECTION_SIZE_BYTES_MAX,
     ) -> None:
         """Create; `recover` follows.
 
@@ -114,6 +116,7 @@ class Node:
             snapshot_directory: Where snapshots are received.
             fetch_snapshot: Brings one.
             spawn: Runs something beside the loop's callbacks; its exceptions end the process.
+            collection_size_max: Bytes that an item collection may have in a table with local indexes.
         """
         self.replicas: dict[GroupId, Replica] = {}
         self.catalog: tuple[ReplicaAddress, ...] = ()
@@ -129,7 +132,13 @@ class Node:
         self._fetching: set[GroupId] = set()
         self.scans = ScanRunner(environment)
         self._surroundings = Surroundings(
-            environment, engine, apply_round, self.scans, wall_micros, self._snapshot_wanted
+            environment,
+            engine,
+            apply_round,
+            self.scans,
+            wall_micros,
+            self._snapshot_wanted,
+            collection_size_max,
         )
         self._handlers: dict[type[Any], Callable[[Link, Any], None]] = {
             Get: self._on_get,

@@ -24,6 +24,8 @@ class PageScan:
         "_bodies",
         "_count",
         "_cursor",
+        "_fetched_size",
+        "_fetched_units",
         "_filter",
         "_last",
         "_projection",
@@ -57,6 +59,8 @@ class PageScan:
         self._scanned = 0
         self._size = 0
         self._last: bytes | None = None
+        self._fetched_size = 0
+        self._fetched_units = 0
 
     def step(self, items_max: int = STEP_ITEMS) -> bool:
         """Evaluate up to `items_max` more items; True when the page is finished.
@@ -112,6 +116,8 @@ class PageScan:
             self._scanned,
             self._size,
             self._last,
+            self._fetched_size,
+            self._fetched_units,
         )
 
     def close(self) -> None:

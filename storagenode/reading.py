@@ -15,6 +15,7 @@ from proto.messages import Get, Query, Refused, Unavailable, Value
 from raft.group import Environment, Role
 from storagenode.apply_round import ApplyRound
 from storagenode.engine import DATA, Engine, EngineFailure, data_range
+from storagenode.index_pages import IndexPageScan
 from storagenode.query_pages import PageScan
 from storagenode.scans import ScanRunner, TooManyPages
 from storagenode.standing import Standing
@@ -110,7 +111,11 @@ class Reads:
                 assert isinstance(request, Query)
                 first, behind = data_range(max(request.start, start), min(request.end, end))
                 cursor = self._engine.iterate(first, behind, reverse=request.reverse)
-                self._scans.run(PageScan(request, cursor), partial(self._page, link, request))
+                if request.part < 0 and not request.fetch:
+                    scan = PageScan(request, cursor)
+                else:
+                    scan = IndexPageScan(request, cursor, self._engine_get)
+                self._scans.run(scan, partial(self._page, link, request))
         except Exception as error:  # noqa: BLE001  # one read's failure is its own; `_page` judges it
             self._page(link, request, error)
 

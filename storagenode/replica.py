@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from datamodel.limits import ITEM_COLLECTION_SIZE_BYTES_MAX
 from datamodel.stored_items import pack_record
 from proto.link import Link
 from proto.messages import (
@@ -68,6 +69,7 @@ class Surroundings:
         scans: Runs pages in steps.
         wall_micros: Wall clock in microseconds: what the leader stamps writes with.
         snapshot_wanted: Told that a replica needs a snapshot (replica, source, index).
+        collection_size_max: Bytes that an item collection may have in a table with local indexes.
     """
 
     environment: Environment
@@ -76,6 +78,7 @@ class Surroundings:
     scans: ScanRunner
     wall_micros: Callable[[], int]
     snapshot_wanted: "Callable[[Replica, Member, LogIndex], None]"
+    collection_size_max: int = ITEM_COLLECTION_SIZE_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,7 @@ class Replica:
         epoch: Of the partition's description, as far as this replica was told.
         item_count: Items in the partition.
         size_bytes: Their size by DynamoDB's rule.
+        index_figures: Count and bytes of the entries of each local index in turn.
         configuration: Members of the group.
         applied_index: Last log entry applied.
         applied_term: Its term.
@@ -144,6 +148,7 @@ class Replica:
             surroundings.wall_micros,
             self._reads.confirm,
             self.fail,
+            surroundings.collection_size_max,
         )
         self._feed = FeedReaders(group_id, engine, environment, lambda: self._flushed_feed_position)
         self._load(state, configuration, index, term)
@@ -158,6 +163,7 @@ class Replica:
         self.epoch = state.epoch
         self.item_count = state.item_count
         self.size_bytes = state.size_bytes
+        self.index_figures = state.index_figures
         self._feed_position = state.feed_position
         self._flushed_feed_position = state.feed_position
         self._timestamp = state.timestamp
@@ -210,6 +216,7 @@ class Replica:
             self._feed_position,
             self._timestamp,
             self._memory.content(),
+            self.index_figures,
         )
         # An entry that changed the members after the applied index is not part of this state.
         later = self._configured_index > self.applied_index
@@ -259,6 +266,7 @@ class Replica:
         self._memory.expire(now)
         self.item_count = entry.item_count
         self.size_bytes = entry.size_bytes
+        self.index_figures = entry.index_figures
         self._feed_position = entry.feed_position
         if timestamp > self._timestamp:
             self._timestamp = timestamp
@@ -301,7 +309,13 @@ class Replica:
             standing.group.transfer_leadership()
             return
         standing.is_leading = True
-        self._writes.lead(self.item_count, self.size_bytes, self._feed_position, self._timestamp)
+        self._writes.lead(
+            self.item_count,
+            self.size_bytes,
+            self._feed_position,
+            self._timestamp,
+            self.index_figures,
+        )
         self._reads.lead()
 
     def snapshot_wanted(self, source: Member, index: LogIndex, term: Term) -> None:
@@ -422,6 +436,6 @@ class Replica:
     def on_stats(self, link: Link, request: Stats) -> None:
         """Answer with the partition's figures."""
         if self.standing.is_leading:
-            link.send(StatsReply(request.id, self.item_count, self.size_bytes))
+            link.send(StatsReply(request.id, self.item_count, self.size_bytes, self.index_figures))
         else:
             link.send(self.standing.refusal(request.id))

@@ -30,6 +30,7 @@ from raft.group import Environment, LogIndex, Outcome, Role
 from storagenode.apply_round import ApplyRound
 from storagenode.engine import DATA, Engine, EngineFailure
 from storagenode.evaluation import Effect, Refusal, Stored, evaluate
+from storagenode.indexing import Indexing, added
 from storagenode.log_entries import ENTRY_VERSION, Entry, WriteOutcome, encode_entry
 from storagenode.request_memory import REQUESTS_MAX, RequestMemory
 from storagenode.standing import Standing
@@ -101,6 +102,7 @@ class Writes:
         wall_micros: Callable[[], int],
         confirm: Callable[[Callable[[bool], None]], None],
         fail: Callable[[str], None],
+        collection_size_max: int,
     ) -> None:
         """Create; `confirm` is `Reads.confirm`, `fail` takes the replica out of service."""
         self.memory = RequestMemory()
@@ -112,6 +114,7 @@ class Writes:
         self._wall_micros = wall_micros
         self._confirm = confirm
         self._fail = fail
+        self._collection_size_max = collection_size_max
         self._queue: deque[PendingWrite] = deque()
         self._queued_bytes = 0
         self._by_request_id: dict[bytes, PendingWrite] = {}  # queued or proposed
@@ -127,6 +130,7 @@ class Writes:
         self._size_bytes = 0
         self._feed_position = 0
         self._timestamp = 0
+        self._index_figures: list[int] = []
 
     @property
     def queued(self) -> int:
@@ -140,7 +144,14 @@ class Writes:
 
     # --- leadership ---
 
-    def lead(self, item_count: int, size_bytes: int, feed_position: int, timestamp: int) -> None:
+    def lead(
+        self,
+        item_count: int,
+        size_bytes: int,
+        feed_position: int,
+        timestamp: int,
+        index_figures: list[int],
+    ) -> None:
         """Leadership begins at a state with these figures; nothing of ours is in flight."""
         self._overlay.clear()
         self._unapplied.clear()
@@ -148,6 +159,7 @@ class Writes:
         self._size_bytes = size_bytes
         self._feed_position = feed_position
         self._timestamp = timestamp
+        self._index_figures = index_figures
         self._answer_done()
         if self._queue:
             self._schedule()
@@ -245,6 +257,7 @@ class Writes:
         self._number += 1
         number = self._number
         item_count, size_bytes, position = self._item_count, self._size_bytes, self._feed_position
+        index_figures = self._index_figures
         outcomes: list[WriteOutcome] = []
         writes: list[PendingWrite] = []
         unwritten: list[tuple[PendingWrite, Effect | Refusal, int]] = []
@@ -275,6 +288,8 @@ class Writes:
                 overlay[key] = (None if body is None else (body, size), number)
             item_count += effect.item_count_delta
             size_bytes += effect.size_bytes_delta
+            if effect.index_deltas:
+                index_figures = added(index_figures, effect.index_deltas)
             position += len(effect.images)
             outcomes.append(
                 WriteOutcome(
@@ -286,7 +301,16 @@ class Writes:
             timestamp = max(self._wall_micros(), self._timestamp + 1)
             self._item_count, self._size_bytes = item_count, size_bytes
             self._feed_position, self._timestamp = position, timestamp
-            entry = Entry(ENTRY_VERSION, timestamp, item_count, size_bytes, position, outcomes)
+            self._index_figures = index_figures
+            entry = Entry(
+                ENTRY_VERSION,
+                timestamp,
+                item_count,
+                size_bytes,
+                position,
+                outcomes,
+                index_figures,
+            )
             proposal = Proposal(number, entry, encode_entry(entry), writes)
             self._proposals[number] = proposal
             self._unapplied.append(proposal)
@@ -317,7 +341,13 @@ class Writes:
             self._finish(pending, lambda request_id: Unavailable(request_id, "deadline passed"))
             return None
         try:
-            return evaluate(pending.request.actions, self._stored, keep_images=self.feed_enabled)
+            request = pending.request
+            if not request.local_indexes:
+                return evaluate(request.actions, self._stored, keep_images=self.feed_enabled)
+            indexing = Indexing(request.local_indexes, self._stored, self._collection_size_max)
+            return evaluate(
+                request.actions, self._stored, keep_images=self.feed_enabled, indexing=indexing
+            )
         except (Corruption, EngineFailure) as error:
             self._fail(str(error))
             return None

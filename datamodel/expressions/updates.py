@@ -144,6 +144,16 @@ class Update:
                     "This attribute is part of the key"
                 )
 
+    def assigned_types(self, values: Values) -> dict[str, str]:
+        """Types that the update gives whole attributes, by their names, as far as its text alone tells."""
+        types: dict[str, str] = {}
+        for step in self._steps:
+            source = step.source
+            if source is not None and len(step.path.elements) == 1:
+                value = values[source.name] if isinstance(source, Value) else source.value
+                types[step.name] = next(iter(value))
+        return types
+
     def apply(
         self,
         item: Item,
@@ -228,15 +238,17 @@ class _Step:
         path: What it changes.
         name: The first element of the path.
         is_removal: Whether it can only remove.
+        source: The value that the request itself has for it, None if there is more to it than that.
         change: The new value at the path for an item and values; None to remove it.
     """
 
-    __slots__ = ("change", "is_removal", "name", "path")
+    __slots__ = ("change", "is_removal", "name", "path", "source")
 
     def __init__(self, action: Action) -> None:
         self.path = action.path
         self.name = str(action.path.elements[0])
         self.is_removal = action.section == "REMOVE"
+        self.source = action.value if isinstance(action.value, Value | Literal) else None
         self.change = _compile_action(action)
 
 

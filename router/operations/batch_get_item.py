@@ -162,6 +162,7 @@ class _Batch:
             schema = entry.schema
             if wanted.projection is not None:
                 check_scalar_keys(wanted.projection.nested_attributes, schema.names)
+                check_scalar_keys(wanted.projection.nested_attributes, entry.index_keys, "IndexKey")
             for position, key in enumerate(wanted.keys):
                 check_key(schema, key)
                 group = entry.group_of(encode_key(entry.table_id, schema, key))

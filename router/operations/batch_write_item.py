@@ -15,12 +15,14 @@ from datamodel.errors import DynamoDBError, ValidationError
 from datamodel.items import Item, check_item_size, encode_item, normalise_item
 from datamodel.key_encoding import KEY_MISMATCH, KeySchema, check_key, encode_key, key_of
 from datamodel.limits import BATCH_WRITE_ACTIONS_MAX
+from datamodel.local_indexes import check_item_index_keys
 from datamodel.requests import BatchWriteItemInput, WriteRequest
 from proto.messages import DELETE, PUT, Action, Answer, Write, Written
 from router.batches import DUPLICATE_KEYS, Part, with_tables
 from router.capacity import consumed_capacities, write_units
 from router.context import Call
 from router.partition_map import TableEntry
+from router.write_path import SIZE, collection_metrics, index_units
 
 _encode = msgspec.json.encode
 
@@ -61,18 +63,25 @@ class _Change:
     def action(self, entry: TableEntry) -> Action:
         """What the partition is asked to do."""
         key = encode_key(entry.table_id, entry.schema, self.key(entry.schema))
+        if self.is_put and entry.local_indexes:
+            check_item_index_keys(entry.local_indexes[::-1], self.item)
         return Action(PUT if self.is_put else DELETE, key, self.body, self.size)
 
 
 @dataclass(slots=True)
 class _Wanted:
-    """What is wanted of one table; its name as the client gave it, and what became of its changes."""
+    """What is wanted of one table; its name as the client gave it, and what became of its changes.
+
+    `collections` are the metrics of item collections that changed, by the JSON of their partition keys.
+    """
 
     reference: str
     changes: list[_Change]
     unprocessed: list[WriteRequest] = field(default_factory=list)
     units: float = 0.0
     is_written: bool = False
+    index_units: dict[str, float] = field(default_factory=dict)
+    collections: dict[bytes, bytes] = field(default_factory=dict)
 
 
 def handle(request: BatchWriteItemInput, call: Call) -> None:
@@ -93,7 +102,12 @@ def handle(request: BatchWriteItemInput, call: Call) -> None:
             if count > BATCH_WRITE_ACTIONS_MAX:
                 raise ValidationError("Too many items requested for the BatchWriteItem call")
         tables.append(_Wanted(reference, changes))
-    batch = _Batch(call, request.ReturnConsumedCapacity, tables)
+    batch = _Batch(
+        call,
+        request.ReturnConsumedCapacity,
+        tables,
+        shows_collections=request.ReturnItemCollectionMetrics == SIZE,
+    )
     with_tables(call, list(request.RequestItems), batch.start)
 
 
@@ -110,10 +124,13 @@ def _change(asked: WriteRequest) -> _Change:
 class _Batch:
     """A batch under way."""
 
-    __slots__ = ("_call", "_error", "_left", "_show", "_tables")
+    __slots__ = ("_call", "_error", "_left", "_show", "_shows_collections", "_tables")
 
-    def __init__(self, call: Call, show: str | None, tables: list[_Wanted]) -> None:
+    def __init__(
+        self, call: Call, show: str | None, tables: list[_Wanted], *, shows_collections: bool
+    ) -> None:
         self._call = call
+        self._shows_collections = shows_collections
         self._show = show
         self._tables = tables
         self._left = 0
@@ -142,7 +159,14 @@ class _Batch:
         def make(current: TableEntry) -> Write:
             action = change.action(current)
             group = current.group_of(action.key)
-            return Write(client.next_id(), group, request_id, [action], call.timeout_ms)
+            return Write(
+                client.next_id(),
+                group,
+                request_id,
+                [action],
+                call.timeout_ms,
+                current.local_indexes,
+            )
 
         return Part(call, entry, make, partial(self._written, wanted, change))
 
@@ -168,6 +192,13 @@ class _Batch:
             entry.usage.write_units += units
             wanted.units += units
             wanted.is_written = True
+            for name, consumed in index_units(entry, result):
+                entry.usage.write_units += consumed
+                wanted.index_units[name] = wanted.index_units.get(name, 0.0) + consumed
+            if self._shows_collections and result.collection_size is not None:
+                partition_name = entry.schema.partition_name
+                key = {partition_name: change.item[partition_name]}
+                wanted.collections[_encode(key)] = collection_metrics(key, result.collection_size)
         self._left -= 1
         if not self._left:
             self._finish()
@@ -183,8 +214,16 @@ class _Batch:
         capacity = consumed_capacities(
             self._show,
             [(wanted.reference, wanted.units) for wanted in tables if wanted.is_written],
+            {wanted.reference: wanted.index_units for wanted in tables},
         )
-        self._call.succeed(
-            b'{"UnprocessedItems":%b%b}'
-            % (_encode(unprocessed), b"," + capacity if capacity else b"")
+        members = [b'"UnprocessedItems":' + _encode(unprocessed)]
+        if capacity:
+            members.append(capacity)
+        collections = b",".join(
+            b"%b:[%b]" % (_encode(wanted.reference), b",".join(wanted.collections.values()))
+            for wanted in tables
+            if wanted.collections
         )
+        if collections:
+            members.append(b'"ItemCollectionMetrics":{%b}' % collections)
+        self._call.succeed(b"{%b}" % b",".join(members))

@@ -26,7 +26,7 @@ def handle(request: DeleteItemInput, call: Call) -> None:
     def make_action(entry: TableEntry) -> Action:
         schema = entry.schema
         check_key(schema, key)
-        expressions.check_keys(schema)
+        expressions.check_keys(entry)
         return Action(
             DELETE,
             encode_key(entry.table_id, schema, key),
@@ -40,4 +40,4 @@ def handle(request: DeleteItemInput, call: Call) -> None:
             request.ReturnValuesOnConditionCheckFailure == ALL_OLD,
         )
 
-    send_write(call, request, make_action)
+    send_write(call, request, make_action, key)

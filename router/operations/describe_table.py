@@ -7,6 +7,7 @@ from datamodel.requests import DescribeTableInput
 from datamodel.table_descriptions import table_not_found
 from router.context import Call
 from router.operations.table_access import fetch_or_recall, named_table, show
+from router.table_sizes import NO_SIZE
 
 
 async def handle(request: DescribeTableInput, call: Call) -> Mapping[str, Any]:
@@ -16,7 +17,7 @@ async def handle(request: DescribeTableInput, call: Call) -> Mapping[str, Any]:
     if table is None:
         raise table_not_found(name)
     services = call.services
-    sizes = (0, 0)
+    sizes = NO_SIZE
     if table.status != "CREATING":
         partitions = services.catalog.view.partitions(table.table_id)
         sizes = await services.sizes.fetch(services.client, partitions.rows)

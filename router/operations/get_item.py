@@ -44,6 +44,7 @@ def handle(request: GetItemInput, call: Call) -> None:
         check_key(schema, key)
         if projection is not None:
             check_scalar_keys(projection.nested_attributes, schema.names)
+            check_scalar_keys(projection.nested_attributes, entry.index_keys, "IndexKey")
         encoded = encode_key(entry.table_id, schema, key)
         return Get(next_id(), entry.group_of(encoded), encoded, strong, call.timeout_ms)
 

@@ -4,6 +4,7 @@ from datamodel.errors import ValidationError
 from datamodel.items import encode_item, normalise_item
 from datamodel.key_encoding import check_item_key, encode_key
 from datamodel.limits import ITEM_SIZE_BYTES_MAX
+from datamodel.local_indexes import check_item_index_keys
 from datamodel.requests import PutItemInput
 from proto.messages import PUT, RETURN_ALL_OLD, RETURN_NONE, Action, ReturnKind
 from router.context import Call
@@ -30,7 +31,9 @@ def handle(request: PutItemInput, call: Call) -> None:
     def make_action(entry: TableEntry) -> Action:
         schema = entry.schema
         check_item_key(schema, item)
-        expressions.check_keys(schema)
+        if entry.local_indexes:
+            check_item_index_keys(entry.local_indexes[::-1], item)
+        expressions.check_keys(entry)
         return Action(
             PUT,
             encode_key(entry.table_id, schema, item),
@@ -44,4 +47,4 @@ def handle(request: PutItemInput, call: Call) -> None:
             request.ReturnValuesOnConditionCheckFailure == ALL_OLD,
         )
 
-    send_write(call, request, make_action)
+    send_write(call, request, make_action, item)

@@ -12,18 +12,19 @@ from datamodel.expressions import (
     parse_projection,
 )
 from datamodel.items import normalise_values
-from datamodel.key_encoding import KEY_MISMATCH, KeySchema, check_key, collection_range, encode_key
+from datamodel.key_encoding import collection_range
 from datamodel.requests import QueryInput
 from router.context import Call
-from router.item_pages import (
-    ESK_INVALID,
+from router.index_reads import (
     Item,
-    PageReader,
-    PageRequest,
-    check_index,
-    check_select,
-    normalise_start_key,
+    ReadTarget,
+    check_index_start_key,
+    check_table_start_key,
+    encode_position,
+    read_target,
+    unknown_index,
 )
+from router.item_pages import PageReader, PageRequest, check_select, normalise_start_key
 from router.legacy_parameters import attributes_expression, check_attributes_to_get, check_mixing
 from router.partition_map import TableEntry
 
@@ -93,22 +94,25 @@ def handle(request: QueryInput, call: Call) -> None:
         page.projection_text, page.names = attributes_expression(request.AttributesToGet)
 
     def range_of(entry: TableEntry) -> tuple[bytes, bytes]:
-        schema = entry.schema
-        check_index(request.IndexName)
+        target = read_target(entry, request.IndexName)
+        if target is None:
+            raise unknown_index(request.IndexName)
+        schema = target.schema
         if start_key is not None:
-            _check_start_key(schema, start_key)
+            check_index_start_key(target, start_key)
         condition = key_expression.bind(values, schema)
         start, end = collection_range(
-            entry.table_id, schema, condition.partition_value, condition.sort
+            entry.table_id, schema, condition.partition_value, condition.sort, part=target.part
         )
         if start_key is not None:
-            position = _position(entry, start_key, condition, start, end)
+            position = _position(entry, target, start_key, condition, start, end)
             if page.reverse:
                 end = position
             else:
                 start = position + b"\x00"
         if page.projection is not None:
-            check_scalar_keys(page.projection.nested_attributes, schema.names)
+            check_scalar_keys(page.projection.nested_attributes, entry.schema.names)
+            check_scalar_keys(page.projection.nested_attributes, entry.index_keys, "IndexKey")
         if page.filter is not None:
             for name in schema.names:
                 if name in page.filter.top_level_attributes:
@@ -116,29 +120,29 @@ def handle(request: QueryInput, call: Call) -> None:
                         "Filter Expression can only contain non-primary key attributes: "
                         f"Primary key attribute: {name}"
                     )
+            check_scalar_keys(page.filter.nested_attributes, entry.schema.names)
+            check_scalar_keys(page.filter.nested_attributes, entry.index_keys, "IndexKey")
+        page.target = target
+        page.fetch = target.must_fetch(
+            request.Select, page.projection, request.AttributesToGet or (), page.filter
+        )
         return start, end
 
     PageReader(call, page, range_of).read(request.TableName)
 
 
-def _check_start_key(schema: KeySchema, start_key: Item) -> None:
-    """Whether it has exactly the key attributes, with values that keys can have."""
-    if len(start_key) != len(schema.names) or any(name not in start_key for name in schema.names):
-        raise ValidationError(ESK_INVALID)
-    try:
-        check_key(schema, start_key)
-    except ValidationError as error:
-        if error.message == KEY_MISMATCH:
-            raise
-        raise ValidationError(f"{ESK_INVALID}: {error.message}") from error
-
-
 def _position(
-    entry: TableEntry, start_key: Item, condition: KeyCondition, start: bytes, end: bytes
+    entry: TableEntry,
+    target: ReadTarget,
+    start_key: Item,
+    condition: KeyCondition,
+    start: bytes,
+    end: bytes,
 ) -> bytes:
     """The start key as a keyspace key, which must lie where the query looks."""
-    schema = entry.schema
-    same_partition = start_key[schema.partition_name] == condition.partition_value
+    check_table_start_key(entry.schema, start_key)
+    partition_name = entry.schema.partition_name
+    same_partition = start_key[partition_name] == condition.partition_value
     if condition.sort is None:
         if not same_partition:
             raise ValidationError(
@@ -146,11 +150,11 @@ def _position(
             )
     else:
         # The sort key is judged by itself first, whatever the partition key.
-        as_asked = {**start_key, schema.partition_name: condition.partition_value}
-        if not start <= encode_key(entry.table_id, schema, as_asked) < end:
+        as_asked = {**start_key, partition_name: condition.partition_value}
+        if not start <= encode_position(entry, target, as_asked) < end:
             raise ValidationError(
                 "The provided starting key does not match the range key predicate"
             )
         if not same_partition:
             raise ValidationError("The query can return at most one row and cannot be restarted")
-    return encode_key(entry.table_id, schema, start_key)
+    return encode_position(entry, target, start_key)

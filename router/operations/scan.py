@@ -10,17 +10,20 @@ from datamodel.expressions import (
     parse_projection,
 )
 from datamodel.items import normalise_values
-from datamodel.key_encoding import check_key, encode_key, segment_range, table_range
+from datamodel.key_encoding import KeySchema, check_key, segment_range, table_range
 from datamodel.requests import ScanInput
 from router.context import Call
-from router.item_pages import (
+from router.index_reads import (
     ESK_INVALID,
-    PageReader,
-    PageRequest,
-    check_index,
-    check_select,
-    normalise_start_key,
+    Item,
+    ReadTarget,
+    check_index_start_key,
+    check_table_start_key,
+    encode_position,
+    read_target,
+    unknown_index,
 )
+from router.item_pages import PageReader, PageRequest, check_select, normalise_start_key
 from router.legacy_parameters import attributes_expression, check_attributes_to_get, check_mixing
 from router.partition_map import TableEntry
 
@@ -79,17 +82,18 @@ def handle(request: ScanInput, call: Call) -> None:
 
     def range_of(entry: TableEntry) -> tuple[bytes, bytes]:
         schema = entry.schema
-        check_index(request.IndexName)
+        target = read_target(entry, request.IndexName)
+        if target is None:
+            if start_key is not None:
+                raise ValidationError(ESK_INVALID)
+            raise unknown_index(request.IndexName)
         if request.Segment is None or request.TotalSegments is None:
             start, end = table_range(entry.table_id)
         else:
             start, end = segment_range(entry.table_id, request.Segment, request.TotalSegments)
         if start_key is not None:
-            try:
-                check_key(schema, start_key)
-            except ValidationError as error:
-                raise ValidationError(f"{ESK_INVALID}: {error.message}") from error
-            position = encode_key(entry.table_id, schema, start_key)
+            _check_start_key(schema, target, start_key)
+            position = encode_position(entry, target, start_key)
             if not start <= position < end:
                 raise ValidationError(
                     f"{ESK_INVALID}: Invalid ExclusiveStartKey. Please use ExclusiveStartKey with "
@@ -99,11 +103,29 @@ def handle(request: ScanInput, call: Call) -> None:
             start = position + b"\x00"
         if page.projection is not None:
             check_scalar_keys(page.projection.nested_attributes, schema.names)
+            check_scalar_keys(page.projection.nested_attributes, entry.index_keys, "IndexKey")
         if page.filter is not None:
             check_scalar_keys(page.filter.nested_attributes, schema.names)
+            check_scalar_keys(page.filter.nested_attributes, entry.index_keys, "IndexKey")
+        page.target = target
+        page.part = target.part if entry.local_indexes else -1
+        page.fetch = target.must_fetch(
+            request.Select, page.projection, request.AttributesToGet or (), page.filter
+        )
         return start, end
 
     PageReader(call, page, range_of).read(request.TableName)
+
+
+def _check_start_key(schema: KeySchema, target: ReadTarget, start_key: Item) -> None:
+    if target.index_name is not None:
+        check_index_start_key(target, start_key)
+        check_table_start_key(schema, start_key)
+        return
+    try:
+        check_key(schema, start_key)
+    except ValidationError as error:
+        raise ValidationError(f"{ESK_INVALID}: {error.message}") from error
 
 
 def _check_segment(segment: int | None, total: int | None) -> None:

@@ -14,6 +14,7 @@ from proto.catalog_client import (
     update,
 )
 from router.context import Call
+from router.table_sizes import NO_SIZE, TableSize
 
 WRITE_ATTEMPTS_MAX: Final = 50
 """Rounds of reading and writing conditionally: each lost round means that another writer got through."""
@@ -40,20 +41,21 @@ def left_s(call: Call) -> float:
     return max(call.deadline - call.services.now(), 0.001)
 
 
-def show(table: TableDescription, call: Call, sizes: tuple[int, int] = (0, 0)) -> dict[str, Any]:
+def show(table: TableDescription, call: Call, sizes: TableSize = NO_SIZE) -> dict[str, Any]:
     """The table as answers show it."""
     return render_table(
         table,
         region=call.services.region,
         account_id=call.services.account_id,
         now_ms=now_ms(call),
-        item_count=sizes[0],
-        size_bytes=sizes[1],
+        item_count=sizes.item_count,
+        size_bytes=sizes.size_bytes,
+        index_figures=sizes.index_figures,
     )
 
 
-def last_sizes(table: TableDescription, call: Call) -> tuple[int, int]:
-    """(item count, bytes) as last known here."""
+def last_sizes(table: TableDescription, call: Call) -> TableSize:
+    """The table's size as last known here."""
     services = call.services
     partitions = services.catalog.view.partitions(table.table_id)
     return services.sizes.last_known(partition.group for partition in partitions)

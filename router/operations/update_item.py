@@ -40,7 +40,7 @@ def handle(request: UpdateItemInput, call: Call) -> None:
     def make_action(entry: TableEntry) -> Action:
         schema = entry.schema
         check_key(schema, key)
-        expressions.check_keys(schema)
+        expressions.check_keys(entry)
         return Action(
             UPDATE,
             encode_key(entry.table_id, schema, key),
@@ -54,4 +54,4 @@ def handle(request: UpdateItemInput, call: Call) -> None:
             request.ReturnValuesOnConditionCheckFailure == ALL_OLD,
         )
 
-    send_write(call, request, make_action)
+    send_write(call, request, make_action, key)

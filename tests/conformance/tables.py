@@ -10,6 +10,29 @@ from typing import Any, Final
 
 from tests.conformance.transports import Transport
 
+LOCAL_INDEXES: Final[dict[str, Any]] = {
+    "AttributeDefinitions": [
+        {"AttributeName": name, "AttributeType": kind}
+        for name, kind in (("pk", "S"), ("sk", "S"), ("n", "N"), ("s", "S"), ("b", "B"))
+    ],
+    "LocalSecondaryIndexes": [
+        {
+            "IndexName": name,
+            "KeySchema": [
+                {"AttributeName": "pk", "KeyType": "HASH"},
+                {"AttributeName": sort, "KeyType": "RANGE"},
+            ],
+            "Projection": projection,
+        }
+        for name, sort, projection in (
+            ("all", "n", {"ProjectionType": "ALL"}),
+            ("keys", "s", {"ProjectionType": "KEYS_ONLY"}),
+            ("some", "n", {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["v"]}),
+            ("binary", "b", {"ProjectionType": "KEYS_ONLY"}),
+        )
+    ],
+    "Tags": [{"Key": "quorate:partitions", "Value": "3"}],
+}
 # Short name: (types of partition and sort key, more members of CreateTable).
 SHARED_TABLES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "h": ("S", {}),
@@ -22,6 +45,8 @@ SHARED_TABLES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     # Several partitions on a local cluster; elsewhere the tag is just a tag.
     "split": ("S", {"Tags": [{"Key": "quorate:partitions", "Value": "4"}]}),
     "scan": ("SN", {"Tags": [{"Key": "quorate:partitions", "Value": "3"}]}),
+    # With local indexes, on a local cluster in several partitions.
+    "li": ("SS", LOCAL_INDEXES),
     # For the pages of a single scan: nothing else writes here.
     "small": ("S", {}),
 }

@@ -59,6 +59,27 @@ def test_ranges(engine, start, end, reverse, expected):
     cursor.close()
 
 
+@pytest.mark.parametrize(
+    ("to", "left"),
+    [
+        (b"b", [b"b", b"b\x00", b"c"]),
+        (b"b\x00\x00", [b"c"]),
+        (b"c", [b"c"]),
+        (b"cc", []),
+        (b"z", []),
+    ],
+)
+@pytest.mark.parametrize("taken", [0, 1])
+def test_skipping_ahead(engine, to, left, taken):
+    engine.write([(key, b"v") for key in (b"0", b"a", b"b", b"b\x00", b"c", b"d")])
+    cursor = engine.iterate(b"a", b"d")
+    for _ in range(taken):
+        next(cursor)
+    cursor.skip_to(to)
+    assert [key for key, _ in cursor] == left
+    cursor.close()
+
+
 def test_an_iteration_does_not_see_later_writes(engine):
     engine.write([(b"a", b"1"), (b"b", b"1")])
     cursor = engine.iterate(b"a", b"z")

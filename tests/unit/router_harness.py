@@ -39,6 +39,8 @@ from router.operations import (
 from router.partition_map import PartitionMap
 from storagenode.engine import DATA
 from storagenode.evaluation import Refusal, evaluate
+from storagenode.index_pages import IndexPageScan
+from storagenode.indexing import Indexing
 from storagenode.memory_engine import MemoryEngine
 from storagenode.query_pages import PageScan
 
@@ -71,6 +73,7 @@ class FakeStorage:
         self.leaders = []
         self.weather = []
         self.engine = MemoryEngine()
+        self.collection_size_max = 10 << 30
         self._id = 0
 
     def next_id(self):
@@ -99,7 +102,10 @@ class FakeStorage:
                 cursor = self.engine.iterate(
                     DATA + request.start, DATA + min(request.end, owned[1]), reverse=request.reverse
                 )
-                page = PageScan(request, cursor)
+                if request.part < 0 and not request.fetch:
+                    page = PageScan(request, cursor)
+                else:
+                    page = IndexPageScan(request, cursor, self.engine.get)
                 assert page.step(10_000_000)
                 return page.page()
             case Write():
@@ -112,7 +118,10 @@ class FakeStorage:
             record = self.engine.get(DATA + key)
             return None if record is None else (record_body(record), record_size(record))
 
-        effect = evaluate(request.actions, read, keep_images=False)
+        indexing = None
+        if request.local_indexes:
+            indexing = Indexing(request.local_indexes, read, self.collection_size_max)
+        effect = evaluate(request.actions, read, keep_images=False, indexing=indexing)
         if isinstance(effect, Refusal):
             return Refused(request.id, effect.code, effect.message, effect.reasons)
         self.engine.write(
@@ -153,7 +162,7 @@ class FakeCatalog:
         return self.view.tables.get(name)
 
 
-def table(name="Things", sort=None, table_id=300, status="ACTIVE", version=1):
+def table(name="Things", sort=None, table_id=300, status="ACTIVE", version=1, local_indexes=()):
     """A table with a string partition key `pk` and, if `sort` is a type, a sort key `sk`."""
     schema = KeySchema("pk", "S", "sk" if sort else None, sort)
     definitions = (("pk", "S"), ("sk", sort)) if sort else (("pk", "S"),)
@@ -167,6 +176,7 @@ def table(name="Things", sort=None, table_id=300, status="ACTIVE", version=1):
         billing_mode="PAY_PER_REQUEST",
         created_ms=0,
         version=version,
+        local_indexes=local_indexes,
     )
 
 

@@ -209,7 +209,18 @@ def fresh_state(start=b"a", end=b"z", feed=False):
 class World:
     """A replica, its engine and everything around it."""
 
-    def __init__(self, *, feed=False, engine=None, state=None, index=None, term=None):
+    def __init__(
+        self,
+        *,
+        feed=False,
+        engine=None,
+        state=None,
+        index=None,
+        term=None,
+        local_indexes=(),
+        collection_size_max=10 << 30,
+    ):
+        self.local_indexes = list(local_indexes)
         self.environment = FakeEnvironment()
         self.engine = engine or MemoryEngine()
         self.failures = []
@@ -223,6 +234,7 @@ class World:
             ScanRunner(self.environment),
             lambda: self.wall,
             lambda *args: self.wanted.append(args),
+            collection_size_max,
         )
         self.replica = Replica(
             self.surroundings,
@@ -245,7 +257,10 @@ class World:
     def write(self, *actions, request_id=None, timeout_ms=0, link=None):
         number = next(self._ids)
         name = request_id or number.to_bytes(16, "big")
-        self.replica.on_write(link or self.link, Write(number, 7, name, list(actions), timeout_ms))
+        self.replica.on_write(
+            link or self.link,
+            Write(number, 7, name, list(actions), timeout_ms, self.local_indexes),
+        )
         return number
 
     def written(self, *actions, **kwargs):

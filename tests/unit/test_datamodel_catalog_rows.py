@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from datamodel import catalog_rows as rows
 from datamodel.items import decode_item, encode_item, normalise_item
 from datamodel.key_encoding import KeySchema
+from datamodel.local_indexes import LocalIndex
 from datamodel.table_descriptions import TableDescription
 
 TABLE = TableDescription(
@@ -33,6 +34,10 @@ TABLE = TableDescription(
     warm_read_units=8,
     warm_write_units=9,
     version=12,
+    local_indexes=(
+        LocalIndex("i-1", "by", "N", "ALL"),
+        LocalIndex("i-2", "of", "B", "INCLUDE", ("x", "y")),
+    ),
 )
 PLAIN_TABLE = TableDescription(
     name="t-1",

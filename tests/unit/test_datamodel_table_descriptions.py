@@ -6,6 +6,7 @@ import pytest
 
 from datamodel.errors import AccessDeniedError, ResourceNotFoundError, ValidationError
 from datamodel.key_encoding import KeySchema
+from datamodel.local_indexes import LocalIndex
 from datamodel.table_descriptions import (
     MS_PER_DAY,
     TableDescription,
@@ -225,3 +226,43 @@ def test_tags_that_may_not_be(key, value, message):
     with pytest.raises(ValidationError) as refused:
         checked_tags([("good", "x"), (key, value)])
     assert refused.value.message == message
+
+
+def test_local_indexes_are_shown_with_what_is_known_of_their_size():
+    table = replace(
+        TABLE,
+        local_indexes=(
+            LocalIndex("by-date", "date", "S", "ALL"),
+            LocalIndex("by-sum", "sum", "N", "INCLUDE", ("b", "a")),
+        ),
+    )
+    shown = render_table(table, region=REGION, account_id=ACCOUNT, now_ms=0, index_figures=(3, 40))[
+        "LocalSecondaryIndexes"
+    ]
+    assert shown == [
+        {
+            "IndexName": "by-date",
+            "KeySchema": [
+                {"AttributeName": "pk", "KeyType": "HASH"},
+                {"AttributeName": "date", "KeyType": "RANGE"},
+            ],
+            "Projection": {"ProjectionType": "ALL"},
+            "IndexSizeBytes": 40,
+            "ItemCount": 3,
+            "IndexArn": f"{ARN}/index/by-date",
+        },
+        {
+            "IndexName": "by-sum",
+            "KeySchema": [
+                {"AttributeName": "pk", "KeyType": "HASH"},
+                {"AttributeName": "sum", "KeyType": "RANGE"},
+            ],
+            "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["b", "a"]},
+            "IndexSizeBytes": 0,
+            "ItemCount": 0,
+            "IndexArn": f"{ARN}/index/by-sum",
+        },
+    ]
+    assert "LocalSecondaryIndexes" not in render_table(
+        TABLE, region=REGION, account_id=ACCOUNT, now_ms=0
+    )

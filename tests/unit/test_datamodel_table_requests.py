@@ -186,9 +186,9 @@ INDEX = {"IndexName": "idx", "KeySchema": HASH_RANGE, "Projection": {"Projection
             {
                 "AttributeDefinitions": PK_SK,
                 "KeySchema": HASH_RANGE,
-                "LocalSecondaryIndexes": [INDEX],
+                "GlobalSecondaryIndexes": [INDEX],
             },
-            INVALID + "LocalSecondaryIndexes is not supported by this version of Quorate",
+            INVALID + "GlobalSecondaryIndexes is not supported by this version of Quorate",
         ),
         (
             {"StreamSpecification": {"StreamEnabled": True}},
