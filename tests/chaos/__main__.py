@@ -53,6 +53,7 @@ class Round:
     operations: int
     errors: dict[str, int]
     violations: list[str]
+    undecided: list[str]
     counts: list[int]
 
 
@@ -88,9 +89,14 @@ def play(table: ChaosTable, fault: Fault, scene: Scene, number: int, seed: int) 
         for kind, count in probe.failure_counts().items():
             errors[kind] = errors.get(kind, 0) + count
     errors.pop("ConditionalCheckFailedException", None)  # an answer like another
-    found = []
+    found: list[str] = []
+    undecided: list[str] = []
     for key, history in load.histories.items():
-        violation = find_violation(history)
+        try:
+            violation = find_violation(history)
+        except RuntimeError as error:
+            undecided.append(f"{key}: {error}")
+            continue
         if violation is not None:
             found.append(f"{key}: {violation}")
     written = [moment for probe in probes for moment in probe.acknowledged_at]
@@ -101,6 +107,7 @@ def play(table: ChaosTable, fault: Fault, scene: Scene, number: int, seed: int) 
         sum(map(len, load.histories.values())) + len(written),
         errors,
         found,
+        undecided,
         buckets([*load.acknowledged_at, *written], began, ended),
     )
 
@@ -129,6 +136,8 @@ def report(rounds: list[Round], seconds: float) -> None:
     print(f"verdict: {'VIOLATIONS' if broken else 'linearizable, nothing lost'}")
     for violation in broken:
         print(f"  {violation}")
+    for text in (text for one in rounds for text in one.undecided):
+        print(f"  not decided: {text}")
 
 
 def choose(options: argparse.Namespace, cluster: LocalCluster) -> list[Fault]:

@@ -4,6 +4,10 @@ the memoisation of Lowe 2017.)
 An operation has an invocation and a completion time. One whose outcome its client never learnt has no
 completion: it may take effect at any moment after its invocation, or never. The checker looks for one order
 of the operations that respects real time and that the sequential model accepts.
+
+Operations of unknown outcome are what makes the search long. They are tried only where known ones lead no further;
+of equal ones (adding 1, deleting) only the oldest is, for it may stand wherever another one may; and one that
+replaces the state only with a known operation right behind it to which that matters: else it might as well not be.
 """
 
 import math
@@ -30,6 +34,10 @@ class Operation:
     def is_unknown(self) -> bool:
         """Whether the client never learnt what happened."""
         return math.isinf(self.completed)
+
+
+# Operations that leave a state which owes nothing to the one before, or leave it alone.
+REPLACING = frozenset({"write", "delete", "create"})
 
 
 def register_model(state: Any, operation: Operation) -> "tuple[State] | None":
@@ -68,6 +76,8 @@ def find_violation(
     operations = [o for o in history if not (o.is_unknown and o.kind == "read")]
     operations.sort(key=lambda o: o.invoked)
     count = len(operations)
+    # Unless the next unknown operation may build on the state that it leaves.
+    pairs = not any(o.is_unknown and o.kind not in REPLACING for o in operations)
     done_mask = 0
     for position, operation in enumerate(operations):
         if not operation.is_unknown:
@@ -99,11 +109,26 @@ def find_violation(
                 break
             candidates.append(position)
             horizon = min(horizon, operation.completed)
+        candidates = [p for p in candidates if operations[p].invoked <= horizon]
+        known = [p for p in candidates if not operations[p].is_unknown]
+        unknown = {}
         for position in reversed(candidates):
             operation = operations[position]
-            if operation.invoked > horizon:
+            if operation.is_unknown:
+                unknown[operation.kind, operation.argument] = position
+        for position in unknown.values():  # pushed first: tried last
+            step = model(state, operations[position])
+            if step is None or (step[0] == state and pairs):
                 continue
-            step = model(state, operation)
+            if not pairs:
+                stack.append((taken | 1 << position, step[0]))
+                continue
+            for following in reversed(known):
+                second = model(step[0], operations[following])
+                if second is not None and second != model(state, operations[following]):
+                    stack.append((taken | 1 << position | 1 << following, second[0]))
+        for position in reversed(known):
+            step = model(state, operations[position])
             if step is not None:
                 stack.append((taken | 1 << position, step[0]))
     stuck = [o for o in operations if not o.is_unknown][best : best + 5]

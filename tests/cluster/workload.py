@@ -73,7 +73,9 @@ class WireClient:
 
 
 # Errors after which a write was certainly not done; every other failure leaves the outcome open.
-CERTAIN = frozenset({"ConditionalCheckFailedException", "ValidationException"})
+CERTAIN = frozenset(
+    {"ConditionalCheckFailedException", "ValidationException", "ServiceUnavailable"}
+)
 
 
 class Workload:
@@ -151,7 +153,8 @@ class Workload:
                 return
         except (OSError, http.client.HTTPException) as error:
             self._count(type(error).__name__)
-            self._record(key, Operation(kind, value, None, invoked))
+            if not isinstance(error, ConnectionRefusedError):  # then it was never sent
+                self._record(key, Operation(kind, value, None, invoked))
             time.sleep(0.05)
             return
         completed = time.monotonic()

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from tests.cluster.linearizability import Operation, find_violation
+from tests.cluster.linearizability import Operation, find_violation, register_model
 
 
 def op(kind, argument, result, invoked, completed=math.inf):
@@ -77,3 +77,52 @@ def test_random_linearizable_histories_are_accepted_and_a_lost_write_is_found():
         assert find_violation(history) is None
         history.append(op("read", None, "never written", now + 10, now + 11))
         assert find_violation(history) is not None
+
+
+def has_order(history, state=None):
+    """The definition itself: some next operation, then an order of the rest; unknown ones may stay out."""
+    if all(o.is_unknown for o in history):
+        return True
+    horizon = min(o.completed for o in history)
+    for o in history:
+        if o.invoked <= horizon:
+            step = register_model(state, o)
+            rest = [other for other in history if other is not o]
+            if step is not None and has_order(rest, step[0]):
+                return True
+    return False
+
+
+@pytest.mark.parametrize("kinds", ["write delete create read read", "add read", "write add read"])
+def test_agrees_with_the_definition_on_small_histories(kinds):
+    chance = random.Random(len(kinds))
+    verdicts = set()
+    for _ in range(1500):
+        history = []
+        for number in range(chance.randrange(2, 7)):
+            kind = chance.choice(kinds.split())
+            invoked = chance.random() * 4
+            completed = math.inf if chance.random() < 0.4 else invoked + chance.random() * 2
+            argument = 1 if kind == "add" else number if kind in ("write", "create") else None
+            result = {
+                "add": chance.randrange(1, 4),
+                "read": chance.choice([None, *range(4)]),
+                "create": chance.random() < 0.5,
+            }.get(kind)
+            if math.isinf(completed):
+                result = None
+            history.append(op(kind, argument, result, invoked, completed))
+        verdict = find_violation(history) is None
+        assert verdict == has_order(history), history
+        verdicts.add(verdict)
+    assert verdicts == {True, False}
+
+
+def test_many_unknown_outcomes_are_decided_soon():
+    history = [op("write", n, None, 0.0) for n in range(100, 140)]
+    history += [op("delete", None, None, 0.0) for _ in range(20)]
+    for n in range(20):
+        history.append(op("write", n, None, 2 * n, 2 * n + 1))
+        history.append(op("read", None, 100 + 2 * n, 2 * n + 0.5, 2 * n + 1.9))
+    assert find_violation(history, steps_max=20_000) is None
+    assert find_violation([*history, op("read", None, 999, 90, 91)], steps_max=20_000)
