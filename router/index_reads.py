@@ -92,21 +92,40 @@ def unknown_index(index_name: str | None) -> ValidationError:
     return ValidationError(f"The table does not have the specified index: {index_name}")
 
 
-def check_index_start_key(target: ReadTarget, start_key: Item) -> None:
+def check_index_start_key(
+    target: ReadTarget, start_key: Item, is_partition_given: bool = True
+) -> None:
     """Whether a start key has the right number of attributes, among them the target's keys, well-typed.
+
+    Args:
+        target: What is read.
+        start_key: Normal.
+        is_partition_given: Whether the request has a condition on the partition key. If not, that is for the
+            caller to say before anything is said of the start key's sort key, which is not looked at then.
 
     Raises:
         ValidationError: It has not.
     """
-    names = target.schema.names
-    if len(start_key) != len(target.start_names) or any(name not in start_key for name in names):
+    schema = target.schema
+    if len(start_key) != len(target.start_names):
         raise ValidationError(ESK_INVALID)
+    _check_piece(schema.partition_name, schema.partition_type, start_key)
+    if not is_partition_given:
+        return
+    if schema.sort_name is not None and schema.sort_type is not None:
+        _check_piece(schema.sort_name, schema.sort_type, start_key)
     try:
-        check_key(target.schema, {name: start_key[name] for name in names})
+        check_key(schema, {name: start_key[name] for name in schema.names})
     except ValidationError as error:
-        if error.message == KEY_MISMATCH:
-            raise
         raise ValidationError(f"{ESK_INVALID}: {error.message}") from error
+
+
+def _check_piece(name: str, kind: str, start_key: Item) -> None:
+    value = start_key.get(name)
+    if value is None:
+        raise ValidationError(ESK_INVALID)
+    if kind not in value:
+        raise ValidationError(KEY_MISMATCH)
 
 
 def check_table_start_key(schema: KeySchema, start_key: Item) -> None:

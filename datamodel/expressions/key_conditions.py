@@ -67,9 +67,10 @@ class KeyExpression:
     Attributes:
         names_used: Placeholders for names in it, `#` included.
         values_used: Placeholders for values in it, `:` included.
+        attributes: The attributes that it has conditions on; complete once `check_shape` has passed.
     """
 
-    __slots__ = ("_checks", "_shape_error", "_terms", "names_used", "values_used")
+    __slots__ = ("_checks", "_shape_error", "_terms", "attributes", "names_used", "values_used")
 
     def __init__(self, tree: ConditionTree | None, usage: Usage) -> None:
         self._checks = usage.checks
@@ -82,6 +83,7 @@ class KeyExpression:
                 _collect(tree, self._terms)
             except ValidationError as error:
                 self._shape_error = error.message
+        self.attributes = frozenset(self._terms)
 
     def check_values(self, values: Values) -> None:
         """Check the request's values against the expression.

@@ -99,7 +99,9 @@ def handle(request: QueryInput, call: Call) -> None:
             raise unknown_index(request.IndexName)
         schema = target.schema
         if start_key is not None:
-            check_index_start_key(target, start_key)
+            check_index_start_key(
+                target, start_key, schema.partition_name in key_expression.attributes
+            )
         condition = key_expression.bind(values, schema)
         start, end = collection_range(
             entry.table_id, schema, condition.partition_value, condition.sort, part=target.part

@@ -84,8 +84,6 @@ def handle(request: ScanInput, call: Call) -> None:
         schema = entry.schema
         target = read_target(entry, request.IndexName)
         if target is None:
-            if start_key is not None:
-                raise ValidationError(ESK_INVALID)
             raise unknown_index(request.IndexName)
         if request.Segment is None or request.TotalSegments is None:
             start, end = table_range(entry.table_id)
