@@ -1,0 +1,199 @@
+"""Attribute values of literals and parameters.
+
+Numbers in literals are faulted with the place inside the value (`root`, `root.x`, `root[1]`); in parameters
+they are read as Java's BigDecimal reads text, whose exponent has 32 bits and whose range check can wrap around.
+
+Source: texts as recorded on the service in public conformance suites.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from datamodel.attribute_values import AttributeValue, normalise_value
+from datamodel.errors import ValidationError
+from datamodel.numbers import NOT_A_NUMBER, OVERFLOW, UNDERFLOW, normalise_number
+from datamodel.partiql.syntax import (
+    BagLiteral,
+    Call,
+    Expression,
+    ListLiteral,
+    Parameter,
+    Scalar,
+    StructLiteral,
+)
+
+Parameters = Sequence[AttributeValue]
+
+PARAMETER_COUNT: Final = "Number of parameters in request and statement don't match."
+_BAG_TYPES: Final = (
+    "Unsupported data type in Bag. DynamoDB only supports either numbers or strings in bags"
+)
+_ROOT: Final = "root"
+
+_match_number = re.compile(r"[+-]?([0-9]*)\.?([0-9]*)(?:[eE]([+-]?[0-9]++))?", re.ASCII).fullmatch
+_INT32: Final = range(-(2**31), 2**31)
+_EXPONENT_DIGITS_MAX: Final = 12
+
+
+def is_value(expression: Expression) -> bool:
+    """Whether an expression stands for a value by itself, without an item."""
+    return isinstance(
+        expression, Scalar | Parameter | ListLiteral | BagLiteral | StructLiteral
+    ) and not (isinstance(expression, Scalar) and expression.kind == "MISSING")
+
+
+def value_of(expression: Expression, parameters: Parameters, place: str = _ROOT) -> AttributeValue:
+    """The normal value of a literal or parameter.
+
+    Args:
+        expression: Nested no deeper than the parser lets it.
+        parameters: Normal values of the request's parameters, as many as the statement has at least.
+        place: What an error says of where the value stands.
+
+    Raises:
+        ValidationError: It is no value, or not one that can be stored.
+    """
+    value = _value(expression, parameters, place)
+    # Depth and duplicates; scalars and parameters are right already.
+    if isinstance(expression, ListLiteral | BagLiteral | StructLiteral):
+        return normalise_value(value)[0]
+    return value
+
+
+def _value(expression: Expression, parameters: Parameters, place: str) -> AttributeValue:
+    match expression:
+        case Scalar():
+            return _scalar(expression, place)
+        case Parameter():
+            return parameters[expression.index]
+        case ListLiteral():
+            return {
+                "L": [
+                    _value(element, parameters, f"{place}[{index}]")
+                    for index, element in enumerate(expression.elements)
+                ]
+            }
+        case StructLiteral():
+            return {"M": fields_of(expression, parameters, place)}
+        case BagLiteral():
+            return _bag(expression, place)
+        case Call():
+            raise ValidationError(
+                f"Unsupported data type: {expression.name} under key {place} at {expression.at}"
+            )
+        case _:
+            raise ValidationError(
+                f"Unsupported data type: UNKNOWN under key {place} at {expression.at}"
+            )
+
+
+def fields_of(
+    struct: StructLiteral, parameters: Parameters, place: str | None = None
+) -> dict[str, AttributeValue]:
+    """The members of a struct literal; of an item's literal if there is no place."""
+    fields = {}
+    for key, value in struct.fields:
+        if not isinstance(key, Scalar) or key.kind != "S":
+            raise ValidationError(f"Unsupported key in a map: it must be a string at {key.at}")
+        inner = _ROOT if place is None else f"{place}.{key.text}"
+        fields[key.text] = _value(value, parameters, inner)
+    return fields
+
+
+def _scalar(scalar: Scalar, place: str) -> AttributeValue:
+    match scalar.kind:
+        case "S":
+            return {"S": scalar.text}
+        case "N":
+            try:
+                return {"N": normalise_number(scalar.text)}
+            except ValidationError as error:
+                raise ValidationError(f"{error.message} under {place}") from error
+        case "BOOL":
+            return {"BOOL": scalar.text == "true"}
+        case "NULL":
+            return {"NULL": True}
+        case "MISSING":
+            raise ValidationError(
+                f"Unsupported data type: MISSING under key {place} at {scalar.at}"
+            )
+
+
+def _bag(bag: BagLiteral, place: str) -> AttributeValue:
+    if not bag.elements:
+        raise ValidationError("Empty bags are not supported")
+    members = []
+    kinds = set()
+    for element in bag.elements:
+        if not isinstance(element, Scalar) or element.kind not in ("S", "N"):
+            raise ValidationError(_BAG_TYPES)
+        kinds.add(element.kind)
+        members.append(_scalar(element, place)[element.kind])
+    if len(kinds) > 1:
+        raise ValidationError(_BAG_TYPES)
+    return {f"{kinds.pop()}S": members}
+
+
+def prepare_parameters(raw: Sequence[object] | None) -> list[AttributeValue]:
+    """The request's `Parameters` as normal values.
+
+    Raises:
+        SerializationError, ValidationError: One is no attribute value, or breaks a rule for values.
+    """
+    values = []
+    for parameter in raw or ():
+        try:
+            values.append(normalise_value(parameter)[0])
+        except ValidationError as error:
+            if error.message in (OVERFLOW, UNDERFLOW):
+                raise ValidationError(_as_java_says(parameter, error.message)) from error
+            raise
+    return values
+
+
+def _as_java_says(parameter: object, message: str) -> str:
+    """What the service says of the first number in a value that is out of range."""
+    pending = [parameter]
+    while pending:
+        value = pending.pop()
+        if not isinstance(value, dict):
+            continue
+        for kind, content in value.items():
+            if kind == "N":
+                texts = [content]
+            elif kind == "NS":
+                texts = list(content)
+            else:
+                texts = []
+                inner = content.values() if isinstance(content, dict) else content
+                if kind in ("M", "L"):
+                    pending.extend(reversed(list(inner)))
+            for text in texts:
+                fault = _range_fault(str(text), message)
+                if fault is not None:
+                    return fault
+    return message
+
+
+def _range_fault(text: str, message: str) -> str | None:
+    try:
+        normalise_number(text)
+    except ValidationError as error:
+        match = _match_number(text)
+        if match is None or error.message != message:
+            return error.message
+    else:
+        return None
+    whole, fraction, exponent = match.groups()
+    if exponent is None:
+        return message
+    if len(exponent.lstrip("+-0")) > _EXPONENT_DIGITS_MAX:
+        return f"{NOT_A_NUMBER}: {text}"
+    power = int(exponent)
+    scale = len(fraction) - power
+    if power not in _INT32 or scale not in _INT32:
+        return f"{NOT_A_NUMBER}: {text}"
+    magnitude = max(len((whole + fraction).lstrip("0")), 1) - scale
+    wrapped = (magnitude + 2**31) % 2**32 - 2**31
+    return OVERFLOW if wrapped > 0 else UNDERFLOW
