@@ -730,6 +730,44 @@ class BatchWriteItemInput(Shape, frozen=True):
     ReturnItemCollectionMetrics: _ReturnItemCollectionMetrics | None = None
 
 
+_PartiQLStatement: TypeAlias = Annotated[str, Meta(min_length=1, max_length=8192)]
+_PreparedStatementParameters: TypeAlias = Annotated[list[_AttributeValue], Meta(min_length=1)]
+_PartiQLNextToken: TypeAlias = Annotated[str, Meta(min_length=1, max_length=32768)]
+
+
+class ExecuteStatementInput(Shape, frozen=True):
+    """Request of ExecuteStatement."""
+
+    Statement: _PartiQLStatement
+    Parameters: _PreparedStatementParameters | None = None
+    ConsistentRead: _ConsistentRead | None = None
+    NextToken: _PartiQLNextToken | None = None
+    ReturnConsumedCapacity: _ReturnConsumedCapacity | None = None
+    Limit: _PositiveIntegerObject | None = None
+    ReturnValuesOnConditionCheckFailure: _ReturnValuesOnConditionCheckFailure | None = None
+
+
+class BatchStatementRequest(Shape, frozen=True):
+    """`BatchStatementRequest` of the service model."""
+
+    Statement: _PartiQLStatement
+    Parameters: _PreparedStatementParameters | None = None
+    ConsistentRead: _ConsistentRead | None = None
+    ReturnValuesOnConditionCheckFailure: _ReturnValuesOnConditionCheckFailure | None = None
+
+
+_PartiQLBatchRequest: TypeAlias = Annotated[
+    list[BatchStatementRequest], Meta(min_length=1, max_length=25)
+]
+
+
+class BatchExecuteStatementInput(Shape, frozen=True):
+    """Request of BatchExecuteStatement."""
+
+    Statements: _PartiQLBatchRequest
+    ReturnConsumedCapacity: _ReturnConsumedCapacity | None = None
+
+
 REQUEST_TYPES: dict[str, type[Shape]] = {
     "CreateTable": CreateTableInput,
     "DescribeTable": DescribeTableInput,
@@ -749,4 +787,6 @@ REQUEST_TYPES: dict[str, type[Shape]] = {
     "Scan": ScanInput,
     "BatchGetItem": BatchGetItemInput,
     "BatchWriteItem": BatchWriteItemInput,
+    "ExecuteStatement": ExecuteStatementInput,
+    "BatchExecuteStatement": BatchExecuteStatementInput,
 }

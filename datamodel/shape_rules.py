@@ -29,6 +29,8 @@ IMPLEMENTED_OPERATIONS: Final = (
     "Scan",
     "BatchGetItem",
     "BatchWriteItem",
+    "ExecuteStatement",
+    "BatchExecuteStatement",
 )
 
 # Requests on items: decoded straight into their type, because they are the hot path.
