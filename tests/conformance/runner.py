@@ -89,7 +89,8 @@ def _body(step: Step, case: Case, placeholders: dict[str, str]) -> str:
     if text.startswith("raw:"):
         return text.removeprefix("raw:").strip()
     members = parse_relaxed(text)
-    if case.table != "none" and isinstance(members, dict) and not step.operation.startswith("List"):
+    names_table = "Statement" not in step.operation and not step.operation.startswith("List")
+    if case.table != "none" and isinstance(members, dict) and names_table:
         members = {"TableName": placeholders["table"], **members}
     return json.dumps(members)
 
