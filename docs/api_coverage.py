@@ -65,9 +65,6 @@ MEMBERS: dict[str, dict[str, str]] = {
         "KeyConditions": _LEGACY,
         "QueryFilter": _LEGACY,
     },
-    "ExecuteStatement": {
-        "Statement": 'a FROM with an index (`"table"."index"`) is a ValidationException: no table has one',
-    },
     "Scan": {
         "ConditionalOperator": _LEGACY,
         "IndexName": "local indexes; tables have no global ones yet",

@@ -14,11 +14,18 @@ from datamodel.errors import DynamoDBError, ResourceNotFoundError, ValidationErr
 from datamodel.expressions import check_scalar_keys, parse_condition
 from datamodel.expressions.operands import compile_path
 from datamodel.items import decode_item, encode_item, normalise_item
-from datamodel.key_encoding import KeySchema, check_key, encode_key, key_of, table_range
+from datamodel.key_encoding import KeySchema, table_range
 from datamodel.limits import EXPRESSION_SIZE_BYTES_MAX
 from datamodel.partiql import ExpressionWriter, KeyPlan, Select, plan_keys, whole_key
 from datamodel.partiql.statements import Column
 from router.capacity import read_units
+from router.index_reads import (
+    ReadTarget,
+    check_index_start_key,
+    check_table_start_key,
+    encode_position,
+    read_target,
+)
 from router.item_pages import PageReader, PageRequest
 from router.partition_map import TableEntry
 from router.statements import OTHER_TOKEN, Outcome, StatementCall
@@ -56,9 +63,10 @@ def select(call: StatementCall, statement: Select, options: SelectOptions) -> No
             statement.index is not None or whole_key(statement.where, entry.schema) is None
         ):
             raise ValidationError(_BATCH_KEY)
-        if statement.index is not None:
+        target = read_target(entry, statement.index)
+        if target is None:
             raise ValidationError("The table does not have the specified index")
-        _SelectReader(call, statement, options, entry).begin(entry)
+        _SelectReader(call, statement, options, entry, target).begin(entry)
 
     call.with_table(statement.table, run)
 
@@ -66,25 +74,32 @@ def select(call: StatementCall, statement: Select, options: SelectOptions) -> No
 class _SelectReader(PageReader):
     """One page of a SELECT in the making."""
 
-    __slots__ = ("_columns", "_options", "_order", "_plan", "_rest", "_schema", "_statement_call")
+    __slots__ = ("_columns", "_options", "_order", "_plan", "_rest", "_statement_call", "_target")
 
     def __init__(
-        self, call: StatementCall, statement: Select, options: SelectOptions, entry: TableEntry
+        self,
+        call: StatementCall,
+        statement: Select,
+        options: SelectOptions,
+        entry: TableEntry,
+        target: ReadTarget,
     ) -> None:
-        schema = entry.schema
-        check_scalar_keys(statement.nested_attributes, schema.names)
-        plan = plan_keys(statement.where, schema)
+        schema = target.schema
+        check_scalar_keys(statement.nested_attributes, entry.schema.names)
+        check_scalar_keys(statement.nested_attributes, entry.index_keys, "IndexKey")
+        plan = plan_keys(statement.where, schema, target.part)
         plan.check_no_overlap(entry.table_id)
         order, reverse = _order_of(statement, plan, schema)
         page = PageRequest(strong=options.strong, reverse=reverse, limit=options.limit)
         columns = _add_expressions(page, plan, statement.columns)
+        _add_target(page, plan, target, statement.columns, has_indexes=bool(entry.local_indexes))
         super().__init__(call, page, self._first_range)
         self._statement_call = call
         self._options = options
         self._plan = plan
         self._order = order
         self._columns = columns
-        self._schema = schema
+        self._target = target
         self._rest: list[Range] = []
 
     def begin(self, entry: TableEntry) -> None:
@@ -92,8 +107,8 @@ class _SelectReader(PageReader):
         self._begin(entry)
 
     def _first_range(self, entry: TableEntry) -> Range:
-        if entry.schema != self._schema:
-            # Deleted and created anew with another key: the plan is one for the table that is gone.
+        if read_target(entry, self._target.index_name) != self._target:
+            # Deleted and created anew with other keys: the plan is one for the table that is gone.
             raise ResourceNotFoundError
         plan, page = self._plan, self._request
         if plan.is_scan:
@@ -111,10 +126,11 @@ class _SelectReader(PageReader):
         """What is left of the ranges behind the key that the client gave back."""
         try:
             key, _ = normalise_item(self._options.start)
-            check_key(self._schema, key)
+            check_index_start_key(self._target, key)
+            check_table_start_key(entry.schema, key)
         except DynamoDBError as error:
             raise ValidationError(OTHER_TOKEN) from error
-        position = encode_key(entry.table_id, self._schema, key)
+        position = encode_position(entry, self._target, key)
         for index, (start, end) in enumerate(ranges):
             if start <= position < end:
                 left = (start, position) if self._request.reverse else (position + b"\x00", end)
@@ -127,14 +143,22 @@ class _SelectReader(PageReader):
             self._start, self._end = self._rest.pop(0)
             self._call.ask(entry, self._make, self._page, self._request.strong)
             return
-        units = read_units(self._size, self._request.strong)
+        strong, target = self._request.strong, self._target
+        units = read_units(self._size, strong)
         entry.usage.read_units += units
+        indexes: tuple[tuple[str, float], ...] = ()
+        if target.index_name is not None:
+            indexes = ((target.index_name, units),)
+            units = self._fetched_units * (1.0 if strong else 0.5)
+            entry.usage.read_units += units
         last_key = None
         if last is not None:
-            key = key_of(entry.schema, decode_item(last))
-            if self._rest or self._may_go_on(encode_key(entry.table_id, entry.schema, key)):
+            evaluated = decode_item(last)
+            key = {name: evaluated[name] for name in target.start_names}
+            if self._rest or self._may_go_on(encode_position(entry, target, key)):
                 last_key = encode_item(key)
-        self._statement_call.end(Outcome(entry.name, units, self._shaped_items(), last_key))
+        items = self._shaped_items()
+        self._statement_call.end(Outcome(entry.name, units, items, last_key, indexes))
 
     def _may_go_on(self, position: bytes) -> bool:
         """Whether the last range has room for an item behind this key; one that pins the whole key has not."""
@@ -178,6 +202,39 @@ def _add_expressions(
             writer.names = dict(list(writer.names.items())[:before])
     page.names = writer.names
     return columns
+
+
+def _add_target(
+    page: PageRequest,
+    plan: KeyPlan,
+    target: ReadTarget,
+    columns: Sequence[Column] | None,
+    *,
+    has_indexes: bool,
+) -> None:
+    """Put what is read into the request.
+
+    Raises:
+        ValidationError: A query's filter names attributes that the index does not project.
+    """
+    page.target = target
+    if plan.is_scan and has_indexes:
+        page.part = target.part
+    if target.projected is None:
+        return
+    if page.filter is not None and not plan.is_scan:
+        missing = [
+            name for name in page.filter.top_level_attributes if name not in target.projected
+        ]
+        if missing:
+            raise ValidationError(
+                "One or more parameter values were invalid: "
+                f"Secondary index {target.index_name} does not project one or more filter "
+                f"attributes: [{', '.join(missing)}]"
+            )
+    # A scan's filter sees what the index has; columns are fetched from the table.
+    names = [str(column.path.elements[0]) for column in columns or ()]
+    page.fetch = target.must_fetch(None, None, names, None)
 
 
 def _order_of(statement: Select, plan: KeyPlan, schema: KeySchema) -> tuple[str | None, bool]:

@@ -19,11 +19,12 @@ from datamodel.errors import (
     DynamoDBError,
     ValidationError,
 )
-from datamodel.expressions import check_scalar_keys, parse_update
+from datamodel.expressions import parse_condition, parse_update
 from datamodel.expressions.syntax_tree import And, Function, Or, Path
 from datamodel.items import encode_item
 from datamodel.key_encoding import KeySchema, check_item_key, check_key, encode_key
 from datamodel.limits import ITEM_SIZE_BYTES_MAX
+from datamodel.local_indexes import check_item_index_keys
 from datamodel.partiql import (
     Delete,
     ExpressionWriter,
@@ -49,7 +50,7 @@ from proto.messages import (
 )
 from router.context import Call
 from router.partition_map import TableEntry
-from router.write_path import send_action
+from router.write_path import WriteExpressions, send_action
 
 _RETURNS: Final[dict[str, ReturnKind]] = {
     "": RETURN_NONE,
@@ -69,15 +70,17 @@ class Outcome:
 
     Attributes:
         table: Name of its table.
-        units: Capacity units that it consumed.
+        units: Capacity units that it consumed of the table itself.
         items: JSON bodies of the items read, or of what RETURNING asks for.
         last_key: Where the page ended, if there may be more.
+        indexes: Name of each local index touched, and the capacity units that it consumed of that.
     """
 
     table: str
     units: float
     items: Sequence[bytes] = field(default_factory=tuple)
     last_key: bytes | None = None
+    indexes: Sequence[tuple[str, float]] = ()
 
 
 OnEnd: TypeAlias = "Callable[[StatementCall, Outcome | DynamoDBError], None]"
@@ -180,9 +183,14 @@ def write(
             case Delete():
                 return _removal(entry, statement, return_on_failure)
 
-    def written(entry: TableEntry, result: ActionResult, units: float) -> None:
-        attributes = result.attributes
-        call.end(Outcome(entry.name, units, () if attributes is None else (attributes,)))
+    def written(
+        entry: TableEntry,
+        result: ActionResult,
+        units: float,
+        indexes: Sequence[tuple[str, float]],
+    ) -> None:
+        items = () if result.attributes is None else (result.attributes,)
+        call.end(Outcome(entry.name, units, items, indexes=indexes))
 
     send_action(call, statement.table, make_action, written)
 
@@ -190,6 +198,8 @@ def write(
 def _insertion(entry: TableEntry, statement: Insert) -> Action:
     schema, item = entry.schema, statement.item
     check_item_key(schema, item)
+    if entry.local_indexes:
+        check_item_index_keys(entry.local_indexes[::-1], item)
     writer = ExpressionWriter()
     condition = writer.condition(_lacks_item(schema))
     return Action(
@@ -207,12 +217,12 @@ def _change(entry: TableEntry, statement: Update, return_on_failure: bool) -> Ac
     schema = entry.schema
     key, rest = split_key(statement.where, schema)
     check_key(schema, key)
-    check_scalar_keys(statement.nested_attributes, schema.names)
     exists = Function("attribute_exists", (Path((schema.partition_name,)),))
     writer = ExpressionWriter()
     update = writer.update(statement.actions)
-    parse_update(update, writer.names).check_key(schema.names)
     condition = writer.condition(exists if rest is None else And((exists, rest)))
+    values = encode_item(writer.values) if writer.values else None
+    _check_keys(entry, writer, condition, update, values)
     return Action(
         UPDATE,
         encode_key(entry.table_id, schema, key),
@@ -221,7 +231,7 @@ def _change(entry: TableEntry, statement: Update, return_on_failure: bool) -> Ac
         condition,
         update,
         writer.names,
-        encode_item(writer.values) if writer.values else None,
+        values,
         _RETURNS[statement.returning],
         return_on_failure,
     )
@@ -231,10 +241,11 @@ def _removal(entry: TableEntry, statement: Delete, return_on_failure: bool) -> A
     schema = entry.schema
     key, rest = split_key(statement.where, schema)
     check_key(schema, key)
-    check_scalar_keys(statement.nested_attributes, schema.names)
     writer = ExpressionWriter()
     # Deleting what is not there succeeds, whatever else the condition says.
     condition = None if rest is None else writer.condition(Or((_lacks_item(schema), rest)))
+    values = encode_item(writer.values) if writer.values else None
+    _check_keys(entry, writer, condition, None, values)
     return Action(
         DELETE,
         encode_key(entry.table_id, schema, key),
@@ -243,10 +254,26 @@ def _removal(entry: TableEntry, statement: Delete, return_on_failure: bool) -> A
         condition,
         None,
         writer.names or None,
-        encode_item(writer.values) if writer.values else None,
+        values,
         _RETURNS[statement.returning],
         return_on_failure,
     )
+
+
+def _check_keys(
+    entry: TableEntry,
+    writer: ExpressionWriter,
+    condition: str | None,
+    update: str | None,
+    values: bytes | None,
+) -> None:
+    """What the expressions do to key attributes of the table and its indexes."""
+    WriteExpressions(
+        None if condition is None else parse_condition(condition, writer.names),
+        None if update is None else parse_update(update, writer.names),
+        writer.names,
+        values,
+    ).check_keys(entry)
 
 
 def _lacks_item(schema: KeySchema) -> Function:

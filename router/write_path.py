@@ -19,13 +19,8 @@ from datamodel.expressions import (
     parse_condition,
     parse_update,
 )
-<<<<<<< HEAD
 from datamodel.items import decode_item, encode_item, normalise_values
 from datamodel.local_indexes import type_mismatch
-=======
-from datamodel.items import encode_item, normalise_values
-from datamodel.key_encoding import KeySchema
->>>>>>> 0dddb04 (ExecuteStatement and BatchExecuteStatement: statements become writes and queries; decision record)
 from proto.messages import Action, ActionResult, Answer, Write, Written
 from router.capacity import consumed_capacity, write_units
 from router.context import Call
@@ -213,14 +208,25 @@ def send_write(
         key: The normal item, or just its key.
     """
 
-    def written(entry: TableEntry, result: ActionResult, units: float) -> None:
+    def written(
+        entry: TableEntry,
+        result: ActionResult,
+        units: float,
+        indexes: Sequence[tuple[str, float]],
+    ) -> None:
         attributes = result.attributes
         body = b"" if attributes is None else b'"Attributes":' + attributes
         show = request.ReturnConsumedCapacity
         if show is not None:
-            capacity = consumed_capacity(show, entry.name, units)
+            capacity = consumed_capacity(show, entry.name, units, indexes)
             if capacity:
                 body = capacity if not body else body + b"," + capacity
+        if result.collection_size is not None and request.ReturnItemCollectionMetrics == SIZE:
+            member = b'"ItemCollectionMetrics":' + collection_metrics(
+                {entry.schema.partition_name: key[entry.schema.partition_name]},
+                result.collection_size,
+            )
+            body = member if not body else body + b"," + member
         call.succeed(b"{%b}" % body)
 
     send_action(call, request.TableName, make_action, written)
@@ -230,7 +236,7 @@ def send_action(
     call: Call,
     table_name: str,
     make_action: Callable[[TableEntry], Action],
-    written: Callable[[TableEntry, ActionResult, float], None],
+    written: Callable[[TableEntry, ActionResult, float, Sequence[tuple[str, float]]], None],
 ) -> None:
     """Send one action to the leader of its partition and go on with what it did.
 
@@ -238,7 +244,8 @@ def send_action(
         call: Ends if the action fails.
         table_name: Name or ARN of the table.
         make_action: Checks against the table's key schema and builds the action.
-        written: Takes the table, what the action did, and the capacity units that it consumed.
+        written: Takes the table, what the action did, the capacity units that it consumed of the table itself,
+            and those of each local index.
     """
     client = call.services.client
     request_id = client.next_request_id()
@@ -256,25 +263,8 @@ def send_action(
         units = write_units(result.old_size, result.new_size)
         indexes = index_units(entry, result)
         entry.usage.write_units += units
-<<<<<<< HEAD
         for _, consumed in indexes:
             entry.usage.write_units += consumed
-        attributes = result.attributes
-        body = b"" if attributes is None else b'"Attributes":' + attributes
-        show = request.ReturnConsumedCapacity
-        if show is not None:
-            capacity = consumed_capacity(show, entry.name, units, indexes)
-            if capacity:
-                body = capacity if not body else body + b"," + capacity
-        if result.collection_size is not None and request.ReturnItemCollectionMetrics == SIZE:
-            member = b'"ItemCollectionMetrics":' + collection_metrics(
-                {entry.schema.partition_name: key[entry.schema.partition_name]},
-                result.collection_size,
-            )
-            body = member if not body else body + b"," + member
-        call.succeed(b"{%b}" % body)
-=======
-        written(entry, result, units)
->>>>>>> 0dddb04 (ExecuteStatement and BatchExecuteStatement: statements become writes and queries; decision record)
+        written(entry, result, units, indexes)
 
     call.with_table(table_name, lambda entry: call.ask(entry, make, done))

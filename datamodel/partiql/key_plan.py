@@ -31,7 +31,13 @@ from datamodel.expressions.syntax_tree import (
     Path,
 )
 from datamodel.items import Item
-from datamodel.key_encoding import KeySchema, SortCondition, SortOperator, collection_range
+from datamodel.key_encoding import (
+    ITEMS_PART,
+    KeySchema,
+    SortCondition,
+    SortOperator,
+    collection_range,
+)
 
 READS_MAX: Final = 50
 """Branches of a query: values of the partition key times conditions on the sort key."""
@@ -95,6 +101,7 @@ class KeyPlan:
     partition_values: tuple[AttributeValue, ...]
     _collections: tuple[_Collection, ...]
     _schema: KeySchema
+    _part: int
 
     def check_no_overlap(self, table_id: int) -> None:
         """Check that no item is asked for twice by branches that name the sort key.
@@ -151,11 +158,10 @@ class KeyPlan:
     def _range(
         self, table_id: int, collection: _Collection, conditions: Sequence[SortCondition]
     ) -> Range:
-        start, end = collection_range(table_id, self._schema, collection.partition_value)
+        value, schema, part = collection.partition_value, self._schema, self._part
+        start, end = collection_range(table_id, schema, value, part=part)
         for condition in conditions:
-            lower, upper = collection_range(
-                table_id, self._schema, collection.partition_value, condition
-            )
+            lower, upper = collection_range(table_id, schema, value, condition, part=part)
             start, end = max(start, lower), min(end, upper)
         return start, end
 
@@ -167,17 +173,18 @@ def _compare_keys(one: AttributeValue, other: AttributeValue) -> int:
 _ORDERED = cmp_to_key(_compare_keys)
 
 
-def plan_keys(where: ConditionTree | None, schema: KeySchema) -> KeyPlan:
+def plan_keys(where: ConditionTree | None, schema: KeySchema, part: int = ITEMS_PART) -> KeyPlan:
     """Plan the reads of a SELECT.
 
     Args:
         where: Its condition with the values put in (Literals).
-        schema: The key of the table.
+        schema: The key of the table; of the local index that is read.
+        part: Number of that index, `ITEMS_PART` for the table.
 
     Raises:
         ValidationError: A key attribute is compared with a value of another type, or there are too many reads.
     """
-    scan = KeyPlan(True, where, (), (), schema)
+    scan = KeyPlan(True, where, (), (), schema, part)
     if where is None:
         return scan
     pins = _pins_partition(where, schema)
@@ -200,6 +207,7 @@ def plan_keys(where: ConditionTree | None, schema: KeySchema) -> KeyPlan:
         tuple(collection.partition_value for collection in collections),
         tuple(collections),
         schema,
+        part,
     )
 
 

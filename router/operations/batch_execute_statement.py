@@ -108,7 +108,9 @@ class _Batch:
             members["Error"] = _error(outcome)
         else:
             show = self._request.ReturnConsumedCapacity
-            self._capacities[place] = consumed_capacity(show, outcome.table, outcome.units)
+            self._capacities[place] = consumed_capacity(
+                show, outcome.table, outcome.units, outcome.indexes
+            )
             if outcome.items:
                 members["Item"] = msgspec.Raw(outcome.items[0])
         if table is not None:

@@ -42,7 +42,9 @@ def handle(request: ExecuteStatementInput, call: Call) -> None:
             token = make_token(statement_digest(request.Statement, parameters), outcome.last_key)
             parts.append(b'"NextToken":"%b"' % token.encode())
             parts.append(b'"LastEvaluatedKey":' + outcome.last_key)
-        capacity = consumed_capacity(request.ReturnConsumedCapacity, outcome.table, outcome.units)
+        capacity = consumed_capacity(
+            request.ReturnConsumedCapacity, outcome.table, outcome.units, outcome.indexes
+        )
         if capacity:
             parts.append(capacity)
         call.succeed(b"{%b}" % b",".join(parts))

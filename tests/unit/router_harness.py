@@ -25,12 +25,9 @@ from router.context import RequestContext, Services
 from router.dispatch import Dispatcher
 from router.metrics import RouterMetrics
 from router.operations import (
-<<<<<<< HEAD
+    batch_execute_statement,
     batch_get_item,
     batch_write_item,
-=======
-    batch_execute_statement,
->>>>>>> 0dddb04 (ExecuteStatement and BatchExecuteStatement: statements become writes and queries; decision record)
     delete_item,
     describe_endpoints,
     describe_limits,
@@ -56,13 +53,10 @@ HANDLERS = {
     "DeleteItem": delete_item.handle,
     "Query": query.handle,
     "Scan": scan.handle,
-<<<<<<< HEAD
     "BatchGetItem": batch_get_item.handle,
     "BatchWriteItem": batch_write_item.handle,
-=======
     "ExecuteStatement": execute_statement.handle,
     "BatchExecuteStatement": batch_execute_statement.handle,
->>>>>>> 0dddb04 (ExecuteStatement and BatchExecuteStatement: statements become writes and queries; decision record)
     "DescribeLimits": describe_limits.handle,
     "DescribeEndpoints": describe_endpoints.handle,
 }

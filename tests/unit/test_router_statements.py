@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from datamodel.local_indexes import LocalIndex
 from proto.messages import Query, Unavailable, Write, WrongPartition
 from tests.unit.router_harness import Harness, table
 
@@ -619,3 +620,62 @@ def test_a_batch_in_bad_weather(hashed):
     assert answer["Responses"][0]["Error"]["Code"] == "InternalServerError"
     assert answer["Responses"][1] == {"TableName": "Things"}
     assert json.dumps(answer)
+
+
+# --- local indexes -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def indexed():
+    local = LocalIndex("by-n", "n", "N", "INCLUDE", ("v",))
+    harness = Harness().add_table(table(sort="N", local_indexes=(local,)), count=3)
+    harness.put(
+        *(
+            {
+                "pk": {"S": p},
+                "sk": {"N": str(n)},
+                "n": {"N": str(9 - n)},
+                "v": {"S": f"{p}{n}"},
+                "w": {"S": "far"},
+            }
+            for p in "op"
+            for n in range(4)
+        ),
+        {"pk": {"S": "o"}, "sk": {"N": "9"}, "v": {"S": "none"}},
+    )
+    return harness
+
+
+@pytest.mark.parametrize("limit", [1, 3, 100])
+@pytest.mark.parametrize(
+    ("tail", "expected"),
+    [
+        ("WHERE pk = 'o'", "o3 o2 o1 o0"),
+        ("WHERE pk = 'o' AND n > 7 ORDER BY n DESC", "o0 o1"),
+        ("WHERE pk IN ['p', 'o'] AND n = 7", "p2 o2"),
+        ("WHERE pk = 'o' AND n IN (6, 9)", "o3 o0"),
+    ],
+)
+def test_queries_of_an_index(indexed, tail, expected, limit):
+    statement = f'SELECT v FROM Things."by-n" {tail}'
+    found, more = [], {}
+    while True:
+        page = run(indexed, statement, Limit=limit, **more)
+        found += [item["v"]["S"] for item in page["Items"]]
+        if "NextToken" not in page:
+            break
+        more = {"NextToken": page["NextToken"]}
+    assert " ".join(found) == expected
+
+
+def test_what_an_index_does_not_project(indexed):
+    assert items(indexed, "SELECT w FROM Things.\"by-n\" WHERE pk = 'o' AND n = 9") == [
+        {"w": {"S": "far"}}
+    ]
+    assert len(items(indexed, 'SELECT v FROM Things."by-n"')) == 8
+    assert items(indexed, "SELECT v FROM Things.\"by-n\" WHERE w = 'far'") == []
+    assert len(items(indexed, "SELECT v FROM Things WHERE w = 'far'")) == 8
+    assert error(indexed, "SELECT v FROM Things.\"by-n\" WHERE pk = 'o' AND w = 'far'")[1] == (
+        "One or more parameter values were invalid: Secondary index by-n does not project "
+        "one or more filter attributes: [w]"
+    )
