@@ -3,6 +3,8 @@
 The numbers are those of the review of the pinned release:
 
  1. Only known message types reach the core, and only by being rebuilt here; nothing is forwarded or unpickled.
+    What no replica of ours can have built (a term that elections cannot have reached, terms that fall along a
+    log) is dropped.
  2. An ack names the term and the sequence it answers; acks of another term, from strangers, or for entries that
     we do not have are not counted. A higher term makes a leader step down.
  3. Whoever speaks in an older term is told ours, and may adopt it without a vote being cast.
@@ -46,6 +48,10 @@ from raft.wire import (
     VoteGrant,
     VoteRequest,
 )
+
+# A term this far ahead of ours is nonsense: elections at a rate of one per millisecond take longer than 30 years.
+# (Adopting it could bring the group near the end of what the log's format can hold.)
+TERM_STEP_MAX = 1 << 40
 
 
 class Guard(Voting):
@@ -208,6 +214,9 @@ class Guard(Voting):
 
     def receive(self, message: Message) -> None:
         """Act on a message addressed to this replica."""
+        if message.term > self.core.term + TERM_STEP_MAX:
+            self.dropped += 1
+            return
         _HANDLERS[type(message)](self, message)
 
     def _deliver_bare(self, source: int, term: int, commit: int) -> None:
@@ -235,12 +244,13 @@ class Guard(Voting):
             self._deliver_bare(source, m.term, self.commit_unverified(m))
             self.acknowledge(source, 0, ACK_HEARD)
             return
-        verified = previous
+        verified, before = previous, previous_term
         for command, index, term in entries:
             verified += 1
-            if index != verified or term > m.term or not command:
+            if index != verified or not before <= term <= m.term or not command:
                 self.dropped += 1  # no leader of ours builds such a message
                 return
+            before = term
         journal = self.journal
         first, last = journal[0][1], journal[-1][1]
         if previous < first:

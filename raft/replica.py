@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 PENDING_MAX = 1024
 # Messages that wait for an fsync of their group to end; above it the newest are dropped, as if lost on the way.
 INBOX_MAX = 4096
+# Replicas whose node is remembered without their being members; above it messages of further ones are dropped.
+STRANGERS_MAX = 256
 
 _PAYLOAD_TYPE: Final = bytes([COMMAND_PAYLOAD])
 _CONFIGURATION_TYPE: Final = bytes([COMMAND_CONFIGURATION])
@@ -356,6 +358,8 @@ class Replica:
     def _accept_route(self, source: int, node: NodeId) -> bool:
         """Whether that replica may speak from that node: members from theirs only, strangers from anywhere."""
         if source == self.replica_id or member_of(self._history.current, source) is not None:
+            return False
+        if source not in self.routes and len(self.routes) >= STRANGERS_MAX:
             return False
         self.routes[source] = node
         return True

@@ -14,7 +14,8 @@ import msgspec
 
 WIRE_VERSION = 1
 
-Natural: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+# No index, term or id of ours gets near the limit; below it, sums of two still fit the log's 64 bits.
+Natural: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 # As it stands in a log: command (first byte is its type), index, term.
 Entry: TypeAlias = tuple[bytes, int, int]
 

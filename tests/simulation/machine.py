@@ -57,7 +57,7 @@ class SimMachine:
         image = self.image
         for index, term, payload in self._gathered:
             image.applied = index
-            if payload is not None:
+            if payload is not None and b"|" in payload:  # else a hostile peer's
                 number, key = payload.split(b"|")[:2]
                 image.values[key.decode()] = (index, int(number))
                 image.history.append((index, int(number)))

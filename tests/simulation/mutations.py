@@ -1,11 +1,13 @@
 """Each safety rule switched off alone must bring its violation back; else the simulator proves nothing.
 
 python -m tests.simulation.mutations [NAME ...] [--seeds N] [--control: same worlds, all rules on, no violation]
+python -m tests.simulation.mutations --search 1000     the bugs put in on purpose, found by chance alone in
+                                                       standing configurations: prints which, and the seed
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -15,11 +17,13 @@ from raft.journal import GroupJournal
 from raft.node_log import NodeLog
 from raft.replica import Replica
 from raft.voting import Voting
+from raft.wire import Ack
+from tests.simulation.observed import ObservedJournal
 from tests.simulation.options import Options, Violation
 from tests.simulation.run import CONFIGURATIONS
 from tests.simulation.workloads import simulate
 
-Patch = tuple[type, str, object]
+Patch = tuple[object, str, object]  # owner (a class or module), name, value
 
 
 @dataclass(frozen=True)
@@ -84,9 +88,7 @@ def _nothing(*_: object) -> None:
 ALWAYS = property(_yes)
 TINY = CONFIGURATIONS["tiny"]
 COMPACT = CONFIGURATIONS["compact"]
-SLOW_FIVE = Options(
-    network="unordered", replicas=5, slow=0.06, isolations=0.8, proposals=40.0, duplicate=0.1
-)
+SLOW_FIVE = replace(CONFIGURATIONS["slow"], network="unordered")
 NO_PRE_VOTE: Patch = (Voting, "may_campaign", _campaign_at_once)
 
 MUTATIONS: dict[str, Mutation] = {
@@ -158,14 +160,91 @@ MUTATIONS: dict[str, Mutation] = {
 }
 
 
+def _vote_in_memory(journal: ObservedJournal, term: int, voted_for: int | None) -> None:
+    journal.term = term
+    journal.voted_for = None if voted_for is None else int(voted_for)
+
+
+def _vote_with_next_batch(journal: GroupJournal, term: int, voted_for: int | None) -> None:
+    journal.term = term
+    journal.voted_for = None if voted_for is None else int(voted_for)
+    journal._log.record_term(journal.group, term, journal.voted_for)
+
+
+def _acks_leave_early(replica: Replica, send: Callable[..., None]) -> None:
+    guard = replica.guard
+    kept = []
+    for message in guard.others:
+        if isinstance(message, Ack):
+            send(replica.routes[message.target], message)
+        else:
+            kept.append(message)
+    guard.others[:] = kept
+    ROUTE(replica, send)
+
+
+def _lease_without_margin(guard: Guard, now: float) -> bool:
+    before, guard.settings = guard.settings, replace(guard.settings, clock_drift_margin=0.0)
+    try:
+        return RENEW_LEASE(guard, now)
+    finally:
+        guard.settings = before
+
+
+ROUTE = Replica.route
+RENEW_LEASE = Guard.renew_lease
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One mistake of the kind that people make, and where chance alone is to find it."""
+
+    patches: tuple[Patch, ...]
+    configuration: str
+    network: str
+    found_by: range  # seeds of which at least one finds it; they are part of the short run
+
+    @property
+    def options(self) -> Options:
+        return replace(CONFIGURATIONS[self.configuration], network=self.network)
+
+
+BUGS: dict[str, Bug] = {
+    "a vote that is never written": Bug(
+        ((ObservedJournal, "setCurrentTerm", _vote_in_memory),), "votes", "unordered", range(30, 35)
+    ),
+    "a vote that is written with the next batch": Bug(
+        ((GroupJournal, "setCurrentTerm", _vote_with_next_batch),),
+        "votes",
+        "unordered",
+        range(30, 35),
+    ),
+    "an ack before its fsync": Bug(
+        ((Replica, "route", _acks_leave_early),), "crashes", "fifo", range(1)
+    ),
+    "an ack of another term counted": Bug(
+        ((Guard, "is_current", _yes),), "slow", "unordered", range(133, 137)
+    ),
+    "a matching entry truncated": Bug(
+        ((Guard, "without_known", lambda guard, entries, first, last: entries),),
+        "tiny",
+        "unordered",
+        range(1),
+    ),
+    "a lease without a bound on clock drift": Bug(
+        ((Guard, "renew_lease", _lease_without_margin),), "drift", "fifo", range(5, 10)
+    ),
+}
+
+
 def _sane(settings: Settings) -> Settings:
     return replace(settings, clock_drift_margin=0.2)
 
 
-def search(mutation: Mutation, seeds: int) -> tuple[int, Exception] | None:
+def search(mutation: Mutation | Bug, seeds: Iterable[int]) -> tuple[int, Exception] | None:
     """The first seed that shows the violation."""
     with mutated(mutation.patches):
-        for seed in range(seeds):
+        for seed in seeds:
             try:
                 simulate(seed, mutation.options)
             except Exception as error:  # noqa: BLE001 - any of them is what is looked for
@@ -173,12 +252,32 @@ def search(mutation: Mutation, seeds: int) -> tuple[int, Exception] | None:
     return None
 
 
+def search_all(seeds: int, names: list[str]) -> int:
+    """Find every bug by chance; the number of those that were missed."""
+    missed = 0
+    for name in names or BUGS:
+        bug = BUGS[name]
+        found = search(bug, range(seeds))
+        where = f"{bug.configuration}/{bug.network}"
+        if found is None:
+            missed += 1
+            print(f"{name}: {where}: NOT FOUND in {seeds} seeds", flush=True)
+            continue
+        seed, error = found
+        kind = error.kind if isinstance(error, Violation) else type(error).__name__
+        print(f"{name}: {where} seed {seed}: {kind}: {str(error)[:100]}", flush=True)
+    return missed
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--seeds", type=int, default=0)
     parser.add_argument("--control", action="store_true")
+    parser.add_argument("--search", type=int, default=0, metavar="SEEDS")
     arguments = parser.parse_args(argv)
+    if arguments.search:
+        return 1 if search_all(arguments.search, arguments.names) else 0
     missed = 0
     for name in arguments.names or MUTATIONS:
         mutation = MUTATIONS[name]
@@ -186,7 +285,7 @@ def main(argv: list[str]) -> int:
         if arguments.control:
             sane = replace(mutation.options, settings=_sane(mutation.options.settings))
             mutation = replace(mutation, patches=(), options=sane)
-        found = search(mutation, seeds)
+        found = search(mutation, range(seeds))
         if found is None:
             missed += 1
             print(f"{name}: nothing in {seeds} seeds", flush=True)

@@ -45,13 +45,13 @@ class SimEnvironment:
         self.random = random.Random(node.world.rng.getrandbits(32))
 
     def now(self) -> float:
-        node = self._node
-        return node.clock_offset + self._world.now * node.clock_rate
+        return self._node.clock()
 
     def _call(self, timer: SimTimer, function: Callable[[], None]) -> None:
         node = self._node
-        if not timer.is_cancelled and node.host is not None and node.life == self._life:
-            node.step(function)
+        if timer.is_cancelled or node.host is None or node.life != self._life:
+            return
+        node.step(lambda: None if timer.is_cancelled else function(), is_timer=True)
 
     def call_soon(self, function: Callable[[], None]) -> None:
         world = self._world
@@ -85,7 +85,10 @@ class SimNode:
         self.world = world
         self.name = name
         drift = world.options.drift
-        self.clock_rate = 1.0 + drift * (2 * world.rng.random() - 1)
+        draw = 2 * world.rng.random() - 1
+        if world.options.has_extreme_clocks:
+            draw = 1.0 if draw > 0 else -1.0
+        self.clock_rate = 1.0 + drift * draw
         self.clock_offset = 100.0 + 50 * world.rng.random()
         self.disk = SimDisk(self)
         self.host: MultiRaftHost | None = None
@@ -96,6 +99,11 @@ class SimNode:
         self.shadows: dict[int, Shadow] = {}
         self._gathering: list[tuple[int, str, object]] = []
         self._flying: list[tuple[int, str, object]] = []
+        self.suspended_at: float | None = None
+        self._held: list[tuple[int, bool, Callable[[], None]]] = []
+
+    def clock(self) -> float:
+        return self.clock_offset + self.world.now * self.clock_rate
 
     # life
 
@@ -161,6 +169,8 @@ class SimNode:
             return
         world.log("crash", self.name)
         world.stats["crashes"] += 1
+        self.suspended_at = None
+        self._held.clear()
         self.host.stop()
         self.host = None
         self.life += 1
@@ -179,15 +189,50 @@ class SimNode:
         if self.host is None:
             self.start()
 
-    def step(self, function: Callable[[], None]) -> None:
+    def step(self, function: Callable[[], None], *, is_timer: bool = False) -> None:
         """Run something of this node, then check what must hold after every step."""
+        if self.suspended_at is not None:
+            self._held.append((self.life, is_timer, function))
+            return
         function()
         if self.removed:
             removed, self.removed = self.removed, {}
             for group, entries in removed.items():
                 self.world.checkers[group].removed(self, entries)
 
+    # suspension: the process stands still (paused, or its machine asleep), and all that reaches it waits
+
+    def suspend(self, duration: float) -> None:
+        world = self.world
+        if self.host is None or self.suspended_at is not None:
+            return
+        world.log("suspend", self.name, round(duration, 3))
+        world.stats["suspensions"] += 1
+        self.suspended_at = world.now
+        world.after(duration, self.resume, self.life)
+
+    def resume(self, life: int) -> None:
+        """It goes on where it stood, with a clock that did not stop; timers and messages are all due at once."""
+        world = self.world
+        if self.suspended_at is None or self.life != life:
+            return
+        world.log("resume", self.name)
+        if not world.options.has_boot_clock:
+            self.clock_offset -= (world.now - self.suspended_at) * self.clock_rate
+        self.suspended_at = None
+        held, self._held = self._held, []
+        for group in self.machines:
+            world.on_resume(self, group)  # a client's request may be what it sees first
+        timers_first = world.rng.random() < 0.5  # else messages first; each kind in its order
+        held.sort(key=lambda call: call[1] != timers_first)
+        for life, _, function in held:
+            if self.host is not None and self.life == life:
+                self.step(function)
+
     def _fatal(self, group: int, error: BaseException) -> None:
+        if group == self.world.options.hostile_group:
+            self.world.stats["failed by nonsense"] += 1
+            return
         raise Violation("fatal", f"{self.name} group {group}: {error!r}") from error
 
     # ApplySink
@@ -225,9 +270,13 @@ class SimNode:
         own = self.replica(group)
 
         def done() -> None:
+            if self.life == life:
+                self.step(take)
+
+        def take() -> None:
             replica = self.replica(group)
-            if replica is own and self.life == life:
-                self.step(lambda: replica.checkpoint(image.applied, image.term, token))
+            if replica is not None and replica is own:
+                replica.checkpoint(image.applied, image.term, token)
 
         world.after(0.1 * world.rng.random(), done)
 
@@ -238,7 +287,12 @@ class SimNode:
             return
         other = world.nodes[source.node_id]
         machine = other.machines.get(group)
-        if other.host is None or machine is None or machine.image.applied < index:
+        if (
+            other.host is None
+            or other.suspended_at is not None
+            or machine is None
+            or machine.image.applied < index
+        ):
             self.machines[group].is_fetching = False
             return
         image = machine.image.copy()
@@ -246,7 +300,10 @@ class SimNode:
         world.after(0.3 * world.rng.random(), self._install, life, group, image, own)
 
     def _install(self, life: int, group: int, image: Image, machine: SimMachine) -> None:
-        if self.host is None or self.life != life or self.machines[group] is not machine:
+        if self.host is None or self.life != life or self.machines.get(group) is not machine:
+            return
+        if self.suspended_at is not None:
+            self.step(lambda: self._install(life, group, image, machine))
             return
         machine.is_fetching = False
         replica = self.replica(group)
@@ -286,14 +343,16 @@ class SimNode:
     def _check_recovery(self, possibly: list[tuple[int, str, object]]) -> None:
         """Recovery finds exactly what was durable, or that and all of the batch that was in flight."""
         assert self.host is not None
+        hostile = self.world.options.hostile_group
         found = {
             group: (list(journal), (journal.term, journal.voted_for))
             for group, journal in self.host._log.journals.items()
+            if group != hostile
         }
         more = {group: shadow.copy() for group, shadow in self.shadows.items()}
         self._play(more, possibly)
         for shadows in (self.shadows, more):
-            if found == {g: (s.entries, s.hard_state) for g, s in shadows.items()}:
+            if found == {g: (s.entries, s.hard_state) for g, s in shadows.items() if g != hostile}:
                 self.shadows = shadows
                 return
         self.world.violate("recovery", (self.name, found, self.shadows.keys()))

@@ -26,6 +26,7 @@ class Options:
     groups: int = 1
     settings: Settings = SETTINGS
     drift: float = 0.05
+    has_extreme_clocks: bool = False  # each fully slow or fully fast
     duplicate: float = 0.0
     slow: float = 0.01
     checkpoints: float = 0.0
@@ -35,12 +36,19 @@ class Options:
     blocks: float = 0.6
     isolations: float = 0.25
     resets: float = 0.4
+    partitions: float = 0.0
     crashes: float = 0.2
     transfers: float = 0.15
+    suspensions: float = 0.0
+    hostility: float = 0.0  # extra damaged batches per batch sent
+    hostile_group: int = 0  # what they speak of; nothing is promised for it but that it fails alone
     duration_s: float = 12.0
     settle_s: float = 5.0
     slow_disk: float = 0.05
     instant: bool = False  # no delays of disk and loop (directed scenarios)
+    has_boot_clock: bool = (
+        True  # False: a node's clock stands still while the node is suspended (a mutation)
+    )
 
     def with_settings(self, **changes: object) -> "Options":
         return replace(self, settings=replace(self.settings, **changes))

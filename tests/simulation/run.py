@@ -1,6 +1,7 @@
-"""Run the matrix: python -m tests.simulation.run --seeds 0:1000 --network fifo [--config NAME] [--replay SEED].
+"""Run the matrix: python -m tests.simulation.run --seeds 0:1000 [--network fifo] [--config NAME] [--replay SEED].
 
-Prints one line per configuration; the first violation of each prints seed, settings and the end of its trace.
+Every seed runs in every configuration on every network; a line each says what happened. A violation prints its
+seed; `--config NAME --network NETWORK --replay SEED` runs it again, exactly, and prints the end of its trace.
 """
 
 import argparse
@@ -27,6 +28,31 @@ CONFIGURATIONS: dict[str, Options] = {
     "late": replace(Options(**_COMPACT).with_settings(send_before_sync=False)),
     "duplicates": Options(duplicate=0.1, **_COMPACT),
     "reads": Options(reads=60.0, transfers=1.0),
+    # Answers that outlive two elections.
+    "votes": Options(crashes=1.5, isolations=0.8, transfers=1.0),
+    "slow": Options(
+        replicas=5,
+        slow=0.12,
+        isolations=0.0,
+        partitions=1.0,
+        transfers=1.5,
+        blocks=0.3,
+        crashes=0.05,
+        proposals=60.0,
+        duplicate=0.1,
+        duration_s=20.0,
+    ),
+    # Clocks as far apart as a lease's margin allows, elections as early as they may come.
+    "drift": replace(
+        Options(drift=0.11, has_extreme_clocks=True, reads=80.0, proposals=40.0, settle_s=12.0),
+        duration_s=20.0,
+        isolations=0.5,
+        blocks=0.2,
+        crashes=0.1,
+        transfers=0.5,
+    ).with_settings(heartbeat_s=0.4, election_min_s=1.6, election_max_s=1.8),
+    "hostile": Options(groups=3, hostility=0.05, hostile_group=1, crashes=0.5, **_COMPACT),
+    "suspended": Options(suspensions=0.8, reads=60.0, crashes=0.1, **_COMPACT),
 }
 
 

@@ -1,13 +1,17 @@
 """A short matrix of seeds, directed scenarios, and rules that must be missed when they are switched off."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
+from raft import guard, replica
 from raft.guard import Guard
+from raft.journal import GroupJournal
+from raft.replica import Replica
 from raft.voting import Voting
-from tests.simulation import directed
-from tests.simulation.mutations import MUTATIONS, mutated, search
+from tests.simulation import directed, directed_faults, replays
+from tests.simulation.mutations import BUGS, MUTATIONS, Mutation, mutated, search
 from tests.simulation.run import CONFIGURATIONS, report
 from tests.simulation.workloads import simulate
 
@@ -50,7 +54,29 @@ QUICK = [
 
 @pytest.mark.parametrize("name", QUICK)
 def test_a_missing_rule_is_missed(name):
-    assert search(MUTATIONS[name], 60) is not None
+    assert search(MUTATIONS[name], range(60)) is not None
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_a_seeded_bug_is_found(name):
+    """Seeds around the one that `mutations --search 1000` names; the same seeds find nothing without the bug."""
+    bug = BUGS[name]
+    assert search(bug, bug.found_by) is not None
+    assert search(Mutation((), bug.options), bug.found_by) is None
+
+
+def test_a_clock_that_stops_in_suspension_is_missed():
+    options = replace(CONFIGURATIONS["suspended"], has_boot_clock=False)
+    assert search(Mutation((), options), range(20)) is not None
+
+
+def test_traces_are_those_of_other_machines():
+    recorded = json.loads(replays.RECORDED.read_text())
+    if recorded["code"] != replays.code_digest():
+        pytest.skip("recorded with other code: python -m tests.simulation.replays --record")
+    for name in list(recorded["traces"])[::7]:
+        configuration, network, seed = name.split("/")
+        assert replays.trace_digest(configuration, network, int(seed)) == recorded["traces"][name]
 
 
 def _no(*_):
@@ -59,6 +85,17 @@ def _no(*_):
 
 def _yes(*_):
     return True
+
+
+def _from_any_node(replica, source, node):
+    replica.routes[source] = node
+    return True
+
+
+def _commit_with_next_batch(journal, commit):
+    if commit != journal.commit:
+        journal.commit = commit
+        journal._log.note_commit(journal)
 
 
 SCENARIOS = [
@@ -76,7 +113,23 @@ SCENARIOS = [
             (Guard, "resume_at", lambda guard, previous, last: min(previous, last + 1)),
         ],
     ),
+    (directed_faults.suspended_leader, []),
+    (directed_faults.suspended_voter, [(Voting, "leader_is_alive", _no)]),
+    (
+        directed_faults.blank_replica_under_a_known_id,
+        [(Replica, "_accept_route", _from_any_node)],
+    ),
+    (
+        directed_faults.told_of_a_removal,
+        [(GroupJournal, "setRaftCommitIndex", _commit_with_next_batch)],
+    ),
+    (directed_faults.absurd_terms, [(guard, "TERM_STEP_MAX", 1 << 62)]),
+    (directed_faults.crowd_of_strangers, [(replica, "STRANGERS_MAX", 1 << 62)]),
 ]
+
+
+def test_a_suspended_leader_needs_a_clock_that_goes_on():
+    assert directed_faults.suspended_leader(has_boot_clock=False) != ""
 
 
 @pytest.mark.parametrize(

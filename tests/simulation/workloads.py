@@ -20,6 +20,7 @@ class Driver:
         self._world = world
         self._is_on = True
         self._number = 0
+        world.on_resume = self._read_at
 
     def begin(self) -> None:
         options = self._world.options
@@ -33,6 +34,8 @@ class Driver:
             (options.isolations, self._isolate),
             (options.resets, self._reset),
             (options.crashes, self._crash),
+            (options.suspensions, self._suspend),
+            (options.partitions, self._partition),
         ):
             self._repeat(rate, action)
 
@@ -51,7 +54,8 @@ class Driver:
         return self._world.rng.randint(1, self._world.options.groups)
 
     def _leader(self, group: int) -> SimNode | None:
-        leaders = [n for n in self._world.nodes.values() if n.leads(group)]
+        nodes = self._world.nodes.values()
+        leaders = [n for n in nodes if n.leads(group) and n.suspended_at is None]
         return self._world.rng.choice(leaders) if leaders else None
 
     def _pick(self, leader_bias: float = 0.5) -> SimNode:
@@ -103,10 +107,14 @@ class Driver:
         return operation
 
     def _read(self) -> None:
-        world = self._world
         group = self._group()
         node = self._leader(group)
-        if node is None:
+        if node is not None:
+            self._read_at(node, group)
+
+    def _read_at(self, node: SimNode, group: int) -> None:
+        world = self._world
+        if not node.leads(group):
             return
         key = world.rng.choice(KEYS)
         checker = world.checkers[group]
@@ -173,7 +181,11 @@ class Driver:
             members.remove(member_of(current, leaving))
         else:
             used = {m.node_id for m in members}
-            free = [n for n in world.nodes.values() if n.name not in used and n.host is not None]
+            free = [
+                n
+                for n in world.nodes.values()
+                if n.name not in used and n.host is not None and n.suspended_at is None
+            ]
             if not free:
                 return
             new = rng.choice(free)
@@ -199,7 +211,9 @@ class Driver:
             replica, joined = leader.replica(group), new.replica(group)
             if joined is None or joined.replica_id != member.replica_id:
                 return
-            if leader.life == life and replica is not None and replica.lease_is_valid():
+            if leader.life != life or leader.suspended_at is not None or replica is None:
+                return
+            if replica.lease_is_valid():
                 members = replica.status().configuration.members
                 self._propose_change(leader, group, Configuration((*members, member)))
 
@@ -241,6 +255,21 @@ class Driver:
                 if not is_one_way:
                     world.block(b.name, a.name, duration)
 
+    def _partition(self) -> None:
+        """A minority, often the leader's, is heard by nobody else, and sometimes hears nobody either."""
+        rng, world = self._world.rng, self._world
+        first = self._pick(0.8)
+        others = [n for n in world.nodes.values() if n is not first]
+        inside = [first, *rng.sample(others, rng.randint(0, (len(others) - 1) // 2))]
+        duration = 0.2 + 1.2 * rng.random()
+        is_one_way = rng.random() < 0.5
+        for a in inside:
+            for b in others:
+                if b not in inside:
+                    world.block(a.name, b.name, duration)
+                    if not is_one_way:
+                        world.block(b.name, a.name, duration)
+
     def _reset(self) -> None:
         if len(self._world.nodes) > 1:
             a = self._pick()
@@ -256,6 +285,12 @@ class Driver:
             node.crash()
             world.after(0.05 + 2 * rng.random(), node.restart)
 
+    def _suspend(self) -> None:
+        """For about as long as a lease and an election take."""
+        settings = self._world.options.settings
+        draw = self._world.rng.random()
+        self._pick(0.7).suspend(settings.election_min_s * (0.2 + 4.0 * draw * draw))
+
     # the end
 
     def heal(self) -> None:
@@ -265,12 +300,15 @@ class Driver:
             for source, target in list(link.blocked):
                 world.unblock(source, target)
         for node in world.nodes.values():
+            node.resume(node.life)
             node.restart()
 
     def check_recovered(self) -> None:
         """(9) A leader, a new write within 2 s, all members equal."""
-        for group in range(1, self._world.options.groups + 1):
-            self._check_group(group)
+        options = self._world.options
+        for group in range(1, options.groups + 1):
+            if group != options.hostile_group:
+                self._check_group(group)
 
     def _check_group(self, group: int) -> None:
         world = self._world

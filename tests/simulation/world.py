@@ -5,6 +5,7 @@ exactly. A node is a host, its disk and the owner of its machines; a crash loses
 the write in flight), a restart reads the disk with the product's own recovery.
 """
 
+import hashlib
 import heapq
 import logging
 import random
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from raft.group import Configuration, Member, NodeId, ReplicaId
 from raft.wire import decode_batch, encode_batch
 from tests.simulation.checkers import GroupChecker
+from tests.simulation.hostile import damaged
 from tests.simulation.machine import Image
 from tests.simulation.node import SimNode
 from tests.simulation.options import Options, Violation
@@ -33,11 +35,13 @@ class World:
         self.stats: Counter[str] = Counter()
         self.trace: deque[str] = deque(maxlen=400)
         self.is_tracing = False
+        self._digest = hashlib.sha256()  # of the whole trace, however little of it is kept
         self.links: dict[tuple[str, str], SimLink] = {}
         self.queues: dict[tuple[str, str], deque[bytes]] = {}  # network "manual"
         self.images: dict[bytes, Image] = {}
         self.nodes: dict[str, SimNode] = {}
         self.replica_ids: Counter[int] = Counter()
+        self.on_resume: Callable[[SimNode, int], None] = lambda node, group: None
         self.checkers: dict[int, GroupChecker] = {}
         count = max(options.pool, options.replicas)
         for number in range(count):
@@ -50,7 +54,7 @@ class World:
                 for i, name in enumerate(names[: options.replicas])
             )
             self.replica_ids[group] = len(members)
-            self.checkers[group] = GroupChecker(self, group)
+            self.checkers[group] = GroupChecker(self, group, is_mute=group == options.hostile_group)
             for node in self.nodes.values():
                 node.founding[group] = Configuration(members)
         for node in self.nodes.values():
@@ -85,7 +89,15 @@ class World:
 
     def log(self, *what: object) -> None:
         if self.is_tracing:
-            self.trace.append(f"{self.now:9.4f} " + " ".join(str(w) for w in what))
+            line = f"{self.now:9.4f} " + " ".join(str(w) for w in what)
+            self.trace.append(line)
+            self._digest.update(line.encode() + b"\n")
+
+    def digest(self) -> str:
+        """Of all that was traced, and the counts: equal on every machine for equal seed, settings and code."""
+        whole = self._digest.copy()
+        whole.update(repr(sorted(self.stats.items())).encode())
+        return whole.hexdigest()
 
     def violate(self, kind: str, detail: object = "") -> None:
         self.log("VIOLATION", kind, detail)
@@ -102,7 +114,11 @@ class World:
 
     def send(self, source: str, target: str, payload: bytes) -> None:
         self.stats["batches"] += 1
-        network = self.options.network
+        options = self.options
+        network = options.network
+        if options.hostility and self.rng.random() < options.hostility:
+            bad = damaged(self.rng, payload, options.hostile_group)
+            self.after(0.1 * self.rng.random(), self.deliver_bad, source, target, bad)
         if network == "manual":
             self.queues.setdefault((source, target), deque()).append(payload)
             return
@@ -152,6 +168,15 @@ class World:
                 self.log(source, "->", target, message)
         host = node.host
         node.step(lambda: host.receive(NodeId(source), payload))
+
+    def deliver_bad(self, source: str, target: str, payload: bytes) -> None:
+        """What the host would have to survive if it came."""
+        node = self.nodes[target]
+        host = node.host
+        if host is not None:
+            self.stats["bad batches"] += 1
+            self.log(source, "~>", target, payload)
+            node.step(lambda: host.receive(NodeId(source), payload))
 
     def block(self, source: str, target: str, duration: float) -> None:
         """Nothing passes in this direction for a while; then all of it does."""
