@@ -21,7 +21,8 @@ from admin.balance import Balance
 from admin.jobs import JobMetrics, JobRunner
 from admin.lease import Lease
 from admin.nodes import GrpcStorageNodes
-from admin.repair import Repair
+from admin.repair import REPLACE_AFTER_S, Repair
+from admin.replica_jobs import ReplicaJobs
 from admin.table_jobs import TableJobs
 from proto.addresses import check_loopback, format_address, parse_listen
 from proto.catalog_client import CatalogClient
@@ -70,6 +71,13 @@ def _parser() -> FlagParser:
         metavar="HOST:PORT,...",
         help="link addresses of storage nodes to ask where the catalog is",
     )
+    parser.add_argument(
+        "--replace-after",
+        type=float,
+        default=REPLACE_AFTER_S,
+        metavar="SECONDS",
+        help="replace the replicas of a node that has not answered for so long; 0: never (600)",
+    )
     parser.add_argument("--region", default="us-east-1", help="in ARNs (us-east-1)")
     parser.add_argument("--account-id", default="000000000000", help="in ARNs (000000000000)")
     add_process_flags(parser)
@@ -98,7 +106,11 @@ async def _serve(flags: Any) -> None:
     )
     catalog = CatalogClient(client)
     nodes = GrpcStorageNodes()
-    runner = JobRunner(catalog, TableJobs(catalog, client, nodes).handlers(), JobMetrics())
+    handlers = {
+        **TableJobs(catalog, client, nodes).handlers(),
+        **ReplicaJobs(catalog, nodes).handlers(),
+    }
+    runner = JobRunner(catalog, handlers, JobMetrics())
     acts = Gauge("quorate_admin_acts", "1 while this admin holds the lease.")
 
     def on_lease(is_held: bool) -> None:
@@ -106,7 +118,9 @@ async def _serve(flags: Any) -> None:
         runner.act(is_held)
 
     lease = Lease(catalog, flags.name, incarnation, now, on_lease)
-    repair = Repair(catalog, nodes, lambda: lease.is_held)
+    repair = Repair(
+        catalog, nodes, lambda: lease.is_held, replace_after_s=flags.replace_after, now=now
+    )
     balance = Balance(catalog, nodes, lambda: lease.is_held)
     server = AdminServer(AdminApi(catalog, client, nodes, flags.region, flags.account_id))
 

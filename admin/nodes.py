@@ -1,8 +1,8 @@
 """Storage nodes as the control plane calls them: `StorageControl` over gRPC, one channel per node."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 import grpc
 
@@ -11,6 +11,7 @@ from proto import control_pb2, control_pb2_grpc
 from proto.messages import ReplicaAddress
 
 CALL_TIMEOUT_S: Final = 2.0
+CHANGE_TIMEOUT_S: Final = 5.0
 STATUS_TIMEOUT_S: Final = 1.0
 """Short: a new table waits for this answer of every node, and a stopped node never gives it."""
 CALLS_MAX: Final = 32
@@ -26,6 +27,8 @@ _OPTIONS: Final = [
 ]
 
 Answer = TypeVar("Answer")
+Members: TypeAlias = Mapping[int, control_pb2.Replica]
+"""A group's members by replica id, learners included."""
 
 
 class NodeUnreachable(Exception):
@@ -50,14 +53,30 @@ class StorageNodes(Protocol):
     ) -> None:
         """Open the node's replica of a partition; returns when that is durable."""
 
-    async def close_replica(self, node: NodeRow, group: int) -> None:
-        """Close the node's replica of a group for good; returns when that is durable."""
+    async def join_replica(
+        self,
+        node: NodeRow,
+        partition: PartitionRow,
+        addresses: Sequence[ReplicaAddress],
+        replica_id: int,
+    ) -> None:
+        """Open a blank replica of a group that exists elsewhere; returns when that is durable."""
 
-    async def status(self, node: NodeRow) -> control_pb2.NodeStatusResponse:
-        """All of the node's replicas."""
+    async def close_replica(self, node: NodeRow, group: int, replica_id: int) -> None:
+        """Close that replica of a group for good; returns when that is durable."""
+
+    async def change_members(
+        self, node: NodeRow, group: int, expected: Members, proposed: Members
+    ) -> None:
+        """Change the members of a group that the node leads, if they are the expected ones."""
+
+    async def status(
+        self, node: NodeRow, groups: Sequence[int] = ()
+    ) -> control_pb2.NodeStatusResponse:
+        """The node's replicas; of these groups, or all."""
 
     async def transfer_leadership(self, node: NodeRow, group: int, to_replica_id: int) -> bool:
-        """Let the node hand a group that it leads to another replica; whether it will try."""
+        """Let the node hand a group that it leads to another replica (0: any that can); whether it will try."""
 
 
 class GrpcStorageNodes:
@@ -90,24 +109,60 @@ class GrpcStorageNodes:
         stub = self._stub(node)
         await self._call(lambda: stub.OpenReplica(request, timeout=CALL_TIMEOUT_S))
 
-    async def close_replica(self, node: NodeRow, group: int) -> None:
+    async def join_replica(
+        self,
+        node: NodeRow,
+        partition: PartitionRow,
+        addresses: Sequence[ReplicaAddress],
+        replica_id: int,
+    ) -> None:
+        """See `StorageNodes`.
+
+        Raises:
+            NodeUnreachable: No answer.
+            NodeRefused: That replica was closed there, or another one of the group is there.
+        """
+        request = control_pb2.JoinReplicaRequest(
+            partition=partition_message(partition, addresses), replica_id=replica_id
+        )
+        stub = self._stub(node)
+        await self._call(lambda: stub.JoinReplica(request, timeout=CALL_TIMEOUT_S))
+
+    async def close_replica(self, node: NodeRow, group: int, replica_id: int) -> None:
         """See `StorageNodes`.
 
         Raises:
             NodeUnreachable: No answer.
             NodeRefused: Such a replica is never closed.
         """
-        request = control_pb2.CloseReplicaRequest(group=group)
+        request = control_pb2.CloseReplicaRequest(group=group, replica_id=replica_id)
         stub = self._stub(node)
         await self._call(lambda: stub.CloseReplica(request, timeout=CALL_TIMEOUT_S))
 
-    async def status(self, node: NodeRow) -> control_pb2.NodeStatusResponse:
+    async def change_members(
+        self, node: NodeRow, group: int, expected: Members, proposed: Members
+    ) -> None:
+        """See `StorageNodes`.
+
+        Raises:
+            NodeUnreachable: Not the leader, busy, or no answer.
+            NodeRefused: The members are other ones, or must not become these.
+        """
+        request = control_pb2.ChangeMembersRequest(
+            group=group, expected=expected.values(), proposed=proposed.values()
+        )
+        stub = self._stub(node)
+        await self._call(lambda: stub.ChangeMembers(request, timeout=CHANGE_TIMEOUT_S))
+
+    async def status(
+        self, node: NodeRow, groups: Sequence[int] = ()
+    ) -> control_pb2.NodeStatusResponse:
         """See `StorageNodes`.
 
         Raises:
             NodeUnreachable: No answer, or another disk than the row's answers.
         """
-        request = control_pb2.NodeStatusRequest()
+        request = control_pb2.NodeStatusRequest(groups=groups)
         stub = self._stub(node)
         answer: control_pb2.NodeStatusResponse = await self._call(
             lambda: stub.NodeStatus(request, timeout=STATUS_TIMEOUT_S)
@@ -184,13 +239,13 @@ def partition_message(
 
 
 async def fetch_statuses(
-    nodes: StorageNodes, rows: Iterable[NodeRow]
+    nodes: StorageNodes, rows: Iterable[NodeRow], groups: Sequence[int] = ()
 ) -> dict[str, control_pb2.NodeStatusResponse | str]:
     """What each node says of itself, by node id; text where it says nothing, and why."""
 
     async def ask(row: NodeRow) -> control_pb2.NodeStatusResponse | str:
         try:
-            return await nodes.status(row)
+            return await nodes.status(row, groups)
         except (NodeUnreachable, NodeRefused) as error:
             return str(error) or "no answer"
 

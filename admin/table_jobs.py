@@ -233,7 +233,7 @@ class TableJobs:
         partitions = await self._catalog.fetch_partitions(job.table_id)
         await asyncio.gather(
             *(
-                self._close_replica(partition.group, replica.node_id)
+                self._close_replica(partition.group, replica)
                 for partition in partitions
                 for replica in partition.replicas
             )
@@ -247,9 +247,10 @@ class TableJobs:
             last.append(remove(table))
         await self._catalog.write([*writes, *last])
 
-    async def _close_replica(self, group: int, node_id: str) -> None:
+    async def _close_replica(self, group: int, replica: ReplicaRow) -> None:
+        node_id = replica.node_id
         try:
-            await self._nodes.close_replica(self._node(node_id), group)
+            await self._nodes.close_replica(self._node(node_id), group, replica.replica_id)
         except (NodeUnreachable, NodeRefused) as error:
             log.info(
                 "replica is closed later",

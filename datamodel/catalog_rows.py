@@ -31,6 +31,8 @@ SYSTEM_TABLE_ID: Final = 0
 FIRST_USER_TABLE_ID: Final = 256
 """Table ids below are the system's own; all of their keys belong to group 0."""
 FIRST_USER_GROUP: Final = 1
+FIRST_LATER_REPLICA_ID: Final = 1_000
+"""Replicas that a group begins with are numbered from 1; ids of later ones are unique in the whole cluster."""
 
 CATALOG_SCHEMA: Final = KeySchema("pk", "S", "sk", "S")
 CATALOG_RANGE: Final = (b"", table_range(FIRST_USER_TABLE_ID)[0])
@@ -44,6 +46,7 @@ UNCHANGED: Final = "version = :version"
 
 NEXT_TABLE_ID: Final = "next_table_id"
 NEXT_GROUP_ID: Final = "next_group_id"
+NEXT_REPLICA_ID: Final = "next_replica_id"
 ADMIN_LEASE: Final = "admin_lease"
 """Names of settings. Counters keep the next free number under `value`."""
 

@@ -94,6 +94,9 @@ class GroupClient(Protocol):
     ) -> None:
         """Learn where groups' replicas are."""
 
+    def rediscover(self) -> None:
+        """Ask where the catalog group is now."""
+
 
 class CatalogUnavailable(Exception):
     """Group 0 did not answer in time; nothing was changed by this call. Trying again may help."""
@@ -423,6 +426,7 @@ class CatalogClient:
         """Take what the feed has next, or wait for it; False when it was trimmed."""
         position = self._followed_at_position
         assert position is not None
+        self._client.rediscover()  # its replicas may have moved; those left tell nobody
         request = ReadFeed(0, CATALOG_GROUP, position, FEED_RECORDS, FEED_WAIT_MS)
         page = await self._ask(request, FEED_TIMEOUT_S)
         assert isinstance(page, FeedPage)

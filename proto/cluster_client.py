@@ -191,6 +191,7 @@ class ClusterClient:
         self._filling: list[int] = []  # ids of attempts of this tick: due after the attempt timeout
         self._filling_until = 0.0
         self._discover_timer: Timer | None = None
+        self._catalog_position = 0  # in group 0's log, of what is known of its members
         self._stopped = False
         for address in seeds:
             self._node(address).pinned = True
@@ -305,11 +306,11 @@ class ClusterClient:
         if not self.is_discovered or not self.cluster_id:
             self._discover()
         else:
-            # Idle but not None: `_rediscover` may ask again from now on.
+            # Idle but not None: `rediscover` may ask again from now on.
             self._discover_timer = IDLE
 
-    def _rediscover(self) -> None:
-        """What is known of the catalog group does not work: ask, at most once per interval."""
+    def rediscover(self) -> None:
+        """Ask where the catalog group is now, at most once per interval: its members may have changed."""
         if self._discover_timer is IDLE:
             self._discover()
 
@@ -317,7 +318,9 @@ class ClusterClient:
         if catalog.cluster_id:
             self.cluster_id = catalog.cluster_id
         if catalog.replicas:
-            self.update_groups({CATALOG_GROUP: catalog.replicas})
+            if catalog.position >= self._catalog_position:
+                self._catalog_position = catalog.position
+                self.update_groups({CATALOG_GROUP: catalog.replicas})
             group = self._groups[CATALOG_GROUP]
             if group.leader is None and catalog.leader_node is not None:
                 group.leader = group.by_node_id.get(catalog.leader_node)
@@ -404,7 +407,7 @@ class ClusterClient:
         node = self._pick(call, group)
         if node is None:
             if group_id == CATALOG_GROUP:
-                self._rediscover()
+                self.rediscover()
             self._back_off(call)
         else:
             self._attempt(call, node, now)
@@ -514,7 +517,7 @@ class ClusterClient:
                     self._finish(call, message)
                     return
                 call.avoid = node
-                self._rediscover()
+                self.rediscover()
             case NotLeader():
                 if group is not None and self._follow(call, node, group, message.leader_node):
                     return
@@ -537,7 +540,7 @@ class ClusterClient:
             if group.leader is node:
                 group.leader = None
             if hint is not None and leader is None and call.request.group == CATALOG_GROUP:
-                self._rediscover()
+                self.rediscover()
             return False
         group.leader = leader
         if call.redirects >= REDIRECTS_MAX:

@@ -237,12 +237,17 @@ class Stats(msgspec.Struct, array_like=True, tag=15, gc=False, frozen=True):
 
 
 class Catalog(msgspec.Struct, array_like=True, tag=30, gc=False, frozen=True):
-    """Answer to `Discover`. `replicas` is empty while the cluster is not bootstrapped."""
+    """Answer to `Discover`: the catalog group's voters. `replicas` is empty while the cluster is not bootstrapped.
+
+    They were the voters at `position` of the group's log: of two answers the one with the higher position is
+    true, for a node that left the group may go on giving the old one.
+    """
 
     id: int
     cluster_id: str
     replicas: list[ReplicaAddress]
     leader_node: str | None = None
+    position: int = 0
 
 
 class Value(msgspec.Struct, array_like=True, tag=31, gc=False, frozen=True):

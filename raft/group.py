@@ -91,7 +91,7 @@ class StateMachine(Protocol):
         `ApplySink.flush` performs them for all groups of the turn.
         """
 
-    def configure(self, index: LogIndex, configuration: Configuration) -> None:
+    def configure(self, index: LogIndex, term: Term, configuration: Configuration) -> None:
         """The group's members changed by the entry at `index` (called instead of `apply`)."""
 
     def role_changed(self, role: Role, term: Term, leader: Member | None) -> None:
@@ -220,6 +220,19 @@ class Group(Protocol):
         """Ask a replica to take over as soon as it is caught up (planned stop); until then no proposal is
         accepted. Asked again, asks again. False: no other voter can be reached, or we do not lead.
         """
+
+    def change_configuration(
+        self, configuration: Configuration, on_outcome: Callable[[Outcome, LogIndex], None]
+    ) -> bool:
+        """Propose new members; in force once applied. One change at a time, one voter per change; a voter joins
+        out of the learners. False: this replica does not lead, does not accept, or a change is under way.
+
+        Raises:
+            ValueError: It may not follow the present configuration.
+        """
+
+    def may_change_configuration(self) -> bool:
+        """Whether no change is under way."""
 
     def checkpoint(self, index: LogIndex, term: Term, state: bytes) -> None:
         """The owner has made everything up to `index` durable in its engine; `state` (opaque) comes back on

@@ -125,7 +125,7 @@ class Replica:
         self._transferring_until = NEVER
         self._wants_transfer = False  # asked for, and not sent yet
         self._transfer_target: ReplicaId | None = None
-        self._seen: tuple[int, bool, bool, int | None] = (-1, False, False, None)
+        self._seen: tuple[int, bool, bool, int | None, bool] = (-1, False, False, None, False)
 
     def _learn_routes(self) -> None:
         for member in self._history.current.members:
@@ -378,7 +378,7 @@ class Replica:
             core.tick()
             if core.commit_index > before and core.is_leader:
                 guard.wants_notice = True
-        seen = (core.term, core.is_leader, core.is_candidate, core.leader)
+        seen = (core.term, core.is_leader, core.is_candidate, core.leader, guard.is_voter)
         if seen != self._seen:
             self._seen = seen
             self._role_changed()
@@ -428,7 +428,7 @@ class Replica:
             self._learn_routes()
             self._learn_links()
             self._core.configure(configuration)
-            self.machine.configure(at, configuration)
+            self.machine.configure(at, Term(term), configuration)
         else:
             self.machine.apply(at, Term(term), None)
         self._host.note_applied(self)

@@ -60,6 +60,7 @@ class Belong:
     replicas: tuple[ReplicaAddress, ...]
     replica_id: int | None
     created: bool
+    position: int = 0
 
 
 Decision: TypeAlias = Wait | Belong
@@ -76,13 +77,18 @@ def decide(
         initial: Nodes that form the first cluster.
         reports: What the nodes that we reach said, each since all of `initial` were reachable.
     """
-    for report in reports:
-        if report.catalog is not None and report.catalog.replicas:
-            if not report.catalog.cluster_id:
-                return Wait("a cluster is being founded")  # its founder's disk does not have it yet
-            replicas = tuple(report.catalog.replicas)
-            replica_id = next((r.replica_id for r in replicas if r.node_id == own.node_id), None)
-            return Belong(report.catalog.cluster_id, replicas, replica_id, created=False)
+    known = [r.catalog for r in reports if r.catalog is not None and r.catalog.replicas]
+    if known:
+        newest = max(known, key=lambda catalog: catalog.position)
+        if not newest.cluster_id:
+            return Wait("a cluster is being founded")  # its founder's disk does not have it yet
+        return Belong(
+            newest.cluster_id,
+            tuple(newest.replicas),
+            _founding_replica(own, initial, newest.replicas),
+            created=False,
+            position=newest.position,
+        )
     if any(report.catalog is not None and report.catalog.cluster_id for report in reports):
         return Wait("a cluster exists, but nobody has said yet where its catalog is")
     if all(node.name != own.name for node in initial):
@@ -106,6 +112,18 @@ def decide(
     )
     replica_id = members.index(own.name) + 1 if own.name in members else None
     return Belong(cluster_id, replicas, replica_id, created=True)
+
+
+def _founding_replica(
+    own: Identity, initial: Sequence[InitialNode], replicas: Sequence[ReplicaAddress]
+) -> int | None:
+    """Our replica of the catalog, if the catalog's members are still the founding ones: we may have missed the
+    founding. Members that came later are opened blank, by the control plane.
+    """
+    count = min(CATALOG_REPLICAS_MAX, len(initial))
+    if sorted(replica.replica_id for replica in replicas) != list(range(1, count + 1)):
+        return None
+    return next((r.replica_id for r in replicas if r.node_id == own.node_id), None)
 
 
 def _first_members(disks: Mapping[str, Report]) -> list[str]:

@@ -1,7 +1,7 @@
 """The gRPC service `StorageControl`: what the control plane asks of a node, and snapshots for other nodes."""
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from storagenode import snapshots
 from storagenode.data_directory import Peer
 from storagenode.engine import Engine, EngineFailure
 from storagenode.log_entries import STATE_VERSION, ReplicaState
+from storagenode.member_changes import Impossible, NotNow, change_members
 from storagenode.node import CATALOG_GROUP, Node, ReplicaRefused
 from storagenode.peers import Peers
 from storagenode.replica import Capture, Replica
@@ -39,25 +40,12 @@ class ControlService(control_pb2_grpc.StorageControlServicer):
     ) -> control_pb2.OpenReplicaResponse:
         """Open a replica of a new group; answers once that is durable."""
         partition = request.partition
-        self._peers.learn(
-            (
-                Peer(replica.node_id, replica.node_id, replica.az, replica.address)
-                for replica in partition.replicas
-            ),
-            hearsay=True,
-        )
+        self._learn(partition.replicas)
         members = tuple(
             Member(ReplicaId(replica.replica_id), NodeId(replica.node_id))
             for replica in partition.replicas
         )
-        state = ReplicaState(
-            STATE_VERSION,
-            partition.table_id,
-            partition.start,
-            partition.end,
-            partition.epoch,
-            feed_enabled=partition.group == CATALOG_GROUP,
-        )
+        state = _first_state(partition)
         own = self._own()
         configuration = Configuration(members)
         try:
@@ -88,25 +76,70 @@ class ControlService(control_pb2_grpc.StorageControlServicer):
         self, request: control_pb2.CloseReplicaRequest, context: Any
     ) -> control_pb2.CloseReplicaResponse:
         """Close a replica for good; answers once that is durable. Its data is deleted afterwards."""
-        if request.group == CATALOG_GROUP:
+        replica_id = ReplicaId(request.replica_id) if request.replica_id else None
+        if request.group == CATALOG_GROUP and replica_id is None:
             await context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT, "the catalog's replicas are never closed"
+                grpc.StatusCode.INVALID_ARGUMENT, "a replica of the catalog is closed by its id"
             )
-        await self._node.close_replica(GroupId(request.group))
+        await self._node.close_replica(GroupId(request.group), replica_id)
         return control_pb2.CloseReplicaResponse()
+
+    async def JoinReplica(  # noqa: N802
+        self, request: control_pb2.JoinReplicaRequest, context: Any
+    ) -> control_pb2.JoinReplicaResponse:
+        """Open a blank replica of a group that exists elsewhere; answers once that is durable."""
+        partition = request.partition
+        self._learn(partition.replicas)
+        if partition.start >= partition.end or not request.replica_id:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no key range, or no replica id")
+        try:
+            self._node.join_replica(
+                GroupId(partition.group), ReplicaId(request.replica_id), _first_state(partition)
+            )
+        except ReplicaRefused as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        await self._node.durable()
+        return control_pb2.JoinReplicaResponse()
+
+    async def ChangeMembers(  # noqa: N802
+        self, request: control_pb2.ChangeMembersRequest, context: Any
+    ) -> control_pb2.ChangeMembersResponse:
+        """Change the members of a group that is led here; answers once that is applied."""
+        self._learn(request.proposed)
+        replica = self._node.replicas.get(GroupId(request.group))
+        try:
+            if replica is None:
+                raise NotNow(f"no replica of group {request.group}")
+            await change_members(replica, _members(request.expected), _members(request.proposed))
+        except NotNow as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        except Impossible as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        return control_pb2.ChangeMembersResponse()
+
+    def _learn(self, replicas: Iterable[control_pb2.Replica]) -> None:
+        self._peers.learn(
+            (Peer(each.node_id, each.node_id, each.az, each.address) for each in replicas),
+            hearsay=True,
+        )
 
     async def NodeStatus(  # noqa: N802
         self, request: control_pb2.NodeStatusRequest, context: Any
     ) -> control_pb2.NodeStatusResponse:
         """All replicas of this node."""
-        del request, context
+        del context
         own = self._own()
+        asked = set(request.groups)
         return control_pb2.NodeStatusResponse(
             node_id=own.node_id,
             name=own.name,
             az=own.az,
             cluster_id=own.cluster_id,
-            replicas=[self._status(replica) for replica in self._node.replicas.values()],
+            replicas=[
+                self._status(replica)
+                for group, replica in self._node.replicas.items()
+                if not asked or group in asked
+            ],
         )
 
     def _status(self, replica: Replica) -> control_pb2.ReplicaStatus:
@@ -140,6 +173,14 @@ class ControlService(control_pb2_grpc.StorageControlServicer):
             item_count=replica.item_count,
             size_bytes=replica.size_bytes,
             match_index={int(key): int(index) for key, index in status.match_index.items()},
+            members=[
+                control_pb2.Replica(
+                    replica_id=member.replica_id,
+                    node_id=member.node_id,
+                    is_learner=member.is_learner,
+                )
+                for member in status.configuration.members
+            ],
         )
 
     async def TransferLeadership(  # noqa: N802
@@ -178,6 +219,26 @@ class ControlService(control_pb2_grpc.StorageControlServicer):
         except (Corruption, EngineFailure) as error:
             replica.fail(str(error))
             await context.abort(grpc.StatusCode.DATA_LOSS, str(error))
+
+
+def _first_state(partition: control_pb2.Partition) -> ReplicaState:
+    return ReplicaState(
+        STATE_VERSION,
+        partition.table_id,
+        partition.start,
+        partition.end,
+        partition.epoch,
+        feed_enabled=partition.group == CATALOG_GROUP,
+    )
+
+
+def _members(replicas: Iterable[control_pb2.Replica]) -> Configuration:
+    return Configuration(
+        tuple(
+            Member(ReplicaId(each.replica_id), NodeId(each.node_id), each.is_learner)
+            for each in replicas
+        )
+    )
 
 
 def _open_channel(address: str) -> Any:

@@ -41,6 +41,7 @@ from raft.host import MultiRaftHost
 from raft.node_log import Corruption as LogCorruption
 from storagenode.apply_round import ApplyRound
 from storagenode.bootstrap import Belong, Bootstrap, InitialNode
+from storagenode.catalog_watch import watch_catalog
 from storagenode.checkpoints import Checkpoints
 from storagenode.control_service import ControlService, fetch_snapshot
 from storagenode.data_directory import (
@@ -54,7 +55,7 @@ from storagenode.engine import EngineFailure
 from storagenode.leveldb_engine import LevelEngine
 from storagenode.log_entries import STATE_VERSION, ReplicaState, UnknownFormat
 from storagenode.metrics import MeasuredLog, NodeCollector
-from storagenode.node import CATALOG_GROUP, Node
+from storagenode.node import CATALOG_GROUP, Node, ReplicaRefused
 from storagenode.peers import STORAGE_ROLE, Peers
 from storagenode.registration import register
 from storagenode.snapshots import BadSnapshot
@@ -301,6 +302,7 @@ class _Process:
         self._peers.start(self._address, [node.address for node in flags.initial_cluster])
         self._spawn(self._checkpoints.run())
         if self._identity.cluster_id and CATALOG_GROUP in self._node.replicas:
+            self._spawn(watch_catalog(self._node, self._peers))
             self._register()
         else:
             self._bootstrap = Bootstrap(
@@ -340,6 +342,7 @@ class _Process:
             )
             os._exit(EXIT_CONFIGURATION)
         self._node.catalog = belong.replicas
+        self._node.catalog_position = belong.position
         self._peers.learn(
             (
                 Peer(replica.node_id, replica.node_id, replica.az, replica.address)
@@ -354,23 +357,29 @@ class _Process:
             )
             start, end = CATALOG_RANGE
             state = ReplicaState(STATE_VERSION, SYSTEM_TABLE_ID, start, end, 1, feed_enabled=True)
-            self._node.open_replica(
-                GroupId(CATALOG_GROUP),
-                ReplicaId(belong.replica_id),
-                Configuration(members),
-                state,
-                campaign=belong.replica_id == 1,
-            )
+            try:
+                self._node.open_replica(
+                    GroupId(CATALOG_GROUP),
+                    ReplicaId(belong.replica_id),
+                    Configuration(members),
+                    state,
+                    campaign=belong.replica_id == 1,
+                )
+            except (
+                ReplicaRefused
+            ) as error:  # moved away from here; whoever told us does not know yet
+                log.warning("no replica of the catalog here", extra={"reason": str(error)})
         elif any(
             replica.node_id.rpartition(".")[0] == self._identity.name for replica in belong.replicas
         ):
             log.error(
-                "another disk of this node holds a replica of the catalog: joining as a new node",
+                "an older disk of this node had a replica of the catalog: this one begins blank",
                 extra={"node": self._identity.node_id},
             )
         self._host.when_durable(lambda: self._joined(belong))
 
     def _joined(self, belong: Belong) -> None:
+        self._spawn(watch_catalog(self._node, self._peers))
         # Only now: a node that says it belongs to a cluster must not forget its part in it.
         self._identity = msgspec.structs.replace(self._identity, cluster_id=belong.cluster_id)
         self._directory.store_identity(self._identity)

@@ -32,6 +32,8 @@ from proto.messages import (
     WrongPartition,
 )
 from raft.group import (
+    BLANK_INDEX,
+    BLANK_TERM,
     SENTINEL_INDEX,
     SENTINEL_TERM,
     Configuration,
@@ -70,6 +72,7 @@ from storagenode.scans import ScanRunner
 log = logging.getLogger(__name__)
 
 CATALOG_GROUP = GroupId(0)
+NOBODY = Configuration(())
 
 FetchSnapshot = Callable[[Peer, GroupId, LogIndex, Path], Awaitable[Capture]]
 """Stores a snapshot of a group, from a node, at or behind an index, in a file."""
@@ -85,6 +88,7 @@ class Node:
     Attributes:
         replicas: Living replicas by group.
         catalog: Where the catalog is, as far as this node was told without holding a replica of it.
+        catalog_position: In group 0's log, of what `catalog` says.
         handler_failures: Exceptions of request handlers so far, for metrics.
         scans: Pages in the making.
     """
@@ -120,6 +124,7 @@ class Node:
         """
         self.replicas: dict[GroupId, Replica] = {}
         self.catalog: tuple[ReplicaAddress, ...] = ()
+        self.catalog_position = 0
         self.handler_failures = 0
         self._own = own
         self._engine = engine
@@ -160,7 +165,7 @@ class Node:
         recovered = self._host.recover()
         installed = self._redo_installations()
         for found in recovered:
-            if self._engine.get(group_key(TOMBSTONE, found.group_id)) is not None:
+            if self._was_closed(found.group_id, found.replica_id):
                 self._host.remove_group(found.group_id)
             else:
                 self._recover_replica(found, installed.get(found.group_id))
@@ -204,6 +209,7 @@ class Node:
         if held < found.checkpoint_index:
             # The log was cut behind a checkpoint that the engine does not hold: data is missing.
             replica.fail(f"engine stands at {held}, checkpoint at {found.checkpoint_index}")
+        replica.standing.is_blank = found.checkpoint_index < SENTINEL_INDEX
         if installed is not None:
             replica.begin_install()
         group = self._host.open_group(found.group_id, replica, replica.on_writable)
@@ -264,17 +270,57 @@ class Node:
         self.replicas[group_id] = replica
         log.info("replica opened", extra={"group": group_id, "replica": replica_id})
 
-    async def close_replica(self, group_id: GroupId) -> None:
-        """Forget the replica and its data, for good; returns when that is durable. Idempotent."""
-        replica = self.replicas.pop(group_id, None)
-        if replica is None:
+    def join_replica(self, group_id: GroupId, replica_id: ReplicaId, state: ReplicaState) -> None:
+        """Create a blank replica of a group that exists elsewhere; durable once `host.when_durable` calls. It
+        serves nothing before it got a snapshot. Idempotent.
+
+        Raises:
+            ReplicaRefused: This id was closed here before, another one is open, or what a closed one left is
+                still being deleted.
+        """
+        replica = self.replicas.get(group_id)
+        if replica is not None:
+            if replica.replica_id != replica_id:
+                raise ReplicaRefused(f"group {group_id} is open as replica {replica.replica_id}")
             return
+        if self._was_closed(group_id, replica_id):
+            raise ReplicaRefused(f"replica {replica_id} of group {group_id} was closed for good")
+        if self._engine.get(group_key(REMOVING, group_id)) is not None:
+            raise ReplicaRefused(f"an old replica of group {group_id} is still being deleted")
+        replica = Replica(
+            self._surroundings, group_id, replica_id, state, NOBODY, BLANK_INDEX, BLANK_TERM
+        )
+        replica.standing.is_blank = True
+        group = self._host.join_group(
+            group_id, replica_id, replica, replica.on_writable, encode_state(state)
+        )
+        replica.attach(group)
+        self.replicas[group_id] = replica
+        log.info("blank replica opened", extra={"group": group_id, "replica": replica_id})
+
+    def _was_closed(self, group_id: GroupId, replica_id: ReplicaId) -> bool:
+        """Whether this replica, or a later one of the group, was closed here: ids are given in order."""
+        closed = self._engine.get(group_key(TOMBSTONE, group_id))
+        return closed is not None and replica_id <= msgspec.msgpack.decode(closed, type=int)
+
+    async def close_replica(self, group_id: GroupId, replica_id: ReplicaId | None = None) -> None:
+        """Forget the replica (if it has that id) and its data, for good; returns when that is durable.
+        Idempotent.
+        """
+        replica = self.replicas.get(group_id)
+        if replica is None or replica_id not in (None, replica.replica_id):
+            return
+        del self.replicas[group_id]
         self._round.flush()
         replica.stop()
+        if group_id == CATALOG_GROUP:
+            others = [m for m in replica.configuration.members if m.replica_id != replica_id]
+            self.catalog = tuple(self.addresses(m for m in others if not m.is_learner))
+            self.catalog_position = replica.applied_index
         start, end = replica.start, replica.end
         self._engine.write(
             [
-                (group_key(TOMBSTONE, group_id), b""),
+                (group_key(TOMBSTONE, group_id), msgspec.msgpack.encode(replica.replica_id)),
                 (group_key(REMOVING, group_id), msgspec.msgpack.encode((start, end))),
                 (group_key(APPLIED, group_id), None),
             ],
@@ -404,18 +450,28 @@ class Node:
     def _on_discover(self, link: Link, request: Discover) -> None:
         own = self._own()
         replica = self.replicas.get(CATALOG_GROUP)
-        if replica is None:
-            link.send(Catalog(request.id, own.cluster_id, list(self.catalog)))
+        if replica is None or replica.standing.is_blank:
+            link.send(
+                Catalog(request.id, own.cluster_id, list(self.catalog), None, self.catalog_position)
+            )
             return
         leader = replica.standing.leader
+        voters = [member for member in replica.configuration.members if not member.is_learner]
         link.send(
             Catalog(
                 request.id,
                 own.cluster_id,
-                self.addresses(replica.configuration.members),
+                self.addresses(voters),
                 None if leader is None else leader.node_id,
+                replica.applied_index,
             )
         )
+
+    def hear_catalog(self, catalog: Catalog) -> None:
+        """Another node says where the catalog is: the newest word counts."""
+        if catalog.replicas and catalog.position >= self.catalog_position:
+            self.catalog = tuple(catalog.replicas)
+            self.catalog_position = catalog.position
 
     def addresses(self, members: Sequence[Member] | Iterable[Member]) -> list[ReplicaAddress]:
         """Where the replicas of a group are, as far as this node knows."""

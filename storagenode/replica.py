@@ -136,7 +136,7 @@ class Replica:
         self._applied_key = group_key(APPLIED, group_id)
         self._gathering = False  # joined this turn's round
         # While a snapshot is being installed, entries wait here.
-        self._held: list[tuple[LogIndex, Term, bytes | None]] = []
+        self._held: list[tuple[LogIndex, Term, bytes | Configuration | None]] = []
         self._reads = Reads(
             self.standing, environment, engine, surroundings.round, surroundings.scans, self.fail
         )
@@ -171,8 +171,6 @@ class Replica:
         self._writes.memory = self._memory
         self._writes.feed_enabled = state.feed_enabled
         self.configuration = configuration
-        self._previous_configuration = configuration
-        self._configured_index = index
         self.applied_index = index
         self.applied_term = term
 
@@ -218,10 +216,7 @@ class Replica:
             self._memory.content(),
             self.index_figures,
         )
-        # An entry that changed the members after the applied index is not part of this state.
-        later = self._configured_index > self.applied_index
-        configuration = self._previous_configuration if later else self.configuration
-        return Capture(self.applied_index, self.applied_term, configuration, state)
+        return Capture(self.applied_index, self.applied_term, self.configuration, state)
 
     # --- StateMachine ---
 
@@ -234,6 +229,8 @@ class Replica:
         if self.standing.is_installing:
             self._held.append((index, term, payload))
             return
+        if index <= self.applied_index:
+            return  # a snapshot that was installed meanwhile holds it
         if not self._gathering:
             self._gathering = True
             self._round.join(self)
@@ -280,11 +277,13 @@ class Replica:
                     if position > RECORDS_KEPT:
                         append((feed_key(self.group_id, position - RECORDS_KEPT), None))
 
-    def configure(self, index: LogIndex, configuration: Configuration) -> None:
+    def configure(self, index: LogIndex, term: Term, configuration: Configuration) -> None:
         """The group's members changed."""
-        self._previous_configuration = self.configuration
-        self.configuration = configuration
-        self._configured_index = index
+        if self.standing.is_installing:
+            self._held.append((index, term, configuration))
+        elif index > self.applied_index:
+            self.apply(index, term, None)
+            self.configuration = configuration
 
     def role_changed(self, role: Role, term: Term, leader: Member | None) -> None:
         """Stop leading, when we did; whoever waits is told where to go."""
@@ -305,7 +304,7 @@ class Replica:
         del term
         standing = self.standing
         standing.leader_seen = True
-        if standing.fault is not None or standing.is_installing:
+        if not standing.is_sound:
             standing.group.transfer_leadership()
             return
         standing.is_leading = True
@@ -358,12 +357,15 @@ class Replica:
         """The engine holds the state of `capture`; entries behind it that came meanwhile are applied now."""
         assert self.standing.is_installing
         self.standing.is_installing = False
+        self.standing.is_blank = False
         self.standing.fault = None
         self._load(capture.state, capture.configuration, capture.index, capture.term)
         held, self._held = self._held, []
-        for index, term, payload in held:
-            if index > capture.index:
-                self.apply(index, term, payload)
+        for index, term, content in held:
+            if isinstance(content, Configuration):
+                self.configure(index, term, content)
+            else:
+                self.apply(index, term, content)
         self._round.flush()
         self._feed.wake()
 

@@ -14,6 +14,7 @@ class Standing:
         is_leading: Leader, and everything of earlier terms is applied. Set by raft's word, cleared by the first
             sign of its end.
         fault: Why this replica serves nothing, None while it does.
+        is_blank: It joined a group and has no state yet: the first thing it takes is a snapshot.
         is_installing: A snapshot is being written over its state.
         is_stopping: The replica or the process is about to go.
     """
@@ -21,6 +22,7 @@ class Standing:
     __slots__ = (
         "_group",
         "fault",
+        "is_blank",
         "is_installing",
         "is_leading",
         "is_stopping",
@@ -36,6 +38,7 @@ class Standing:
         self.leader_seen = False
         self.is_leading = False
         self.fault: str | None = None
+        self.is_blank = False
         self.is_installing = False
         self.is_stopping = False
 
@@ -51,13 +54,13 @@ class Standing:
 
     @property
     def is_sound(self) -> bool:
-        """Whether its state is whole: neither damaged nor being replaced."""
-        return self.fault is None and not self.is_installing
+        """Whether its state is whole: neither damaged nor being replaced nor still to come."""
+        return self.fault is None and not self.is_installing and not self.is_blank
 
     @property
     def serves(self) -> bool:
         """Whether it may answer from its state at all."""
-        return self.fault is None and not self.is_installing and not self.is_stopping
+        return self.is_sound and not self.is_stopping
 
     def refusal(self, request_id: int) -> Answer:
         """Why nothing is executed here now: where the leader is, or that another try may succeed."""
@@ -65,7 +68,7 @@ class Standing:
             return Unavailable(request_id, "shutting down")
         if self.fault is not None:
             return Unavailable(request_id, "replica out of service")
-        if self.is_installing:
+        if self.is_installing or self.is_blank:
             return Unavailable(request_id, "installing a snapshot")
         if self.role is Role.LEADER:
             return Unavailable(request_id, "leadership not confirmed")

@@ -8,6 +8,7 @@ from collections import deque
 from dataclasses import replace
 
 from raft.elections import NEVER
+from raft.group import Configuration, Member, Role
 from raft.wire import Ack, decode_batch, encode_batch
 from tests.simulation.checkers import Operation
 from tests.simulation.node import SimNode
@@ -257,3 +258,28 @@ def conflicting_tail_converges() -> str:
     stage.forget_messages()
     stage.exchange("ABC", 3.0)
     return "" if stage.end("A") == stage.end("C") else "livelock"
+
+
+def owners_hear_of_promotion() -> str:
+    """C is made a learner and a voter again: its owner is told each time, though leader and term stay."""
+    stage = Stage()
+    stage.lead("A")
+    told: list[Role] = []
+    machine = stage.node("C").machines[GROUP]
+    machine.role_changed = lambda role, *_: told.append(role)
+    leader = stage.replica("A")
+    for is_learner in (True, False):
+        members = tuple(
+            Member(m.replica_id, m.node_id, is_learner=is_learner and m.node_id == "C")
+            for m in leader.status().configuration.members
+        )
+        proposed = Configuration(members)
+        taken = []
+        stage.node("A").step(
+            lambda proposed=proposed, taken=taken: taken.append(
+                leader.change_configuration(proposed, lambda *_: None)
+            )
+        )
+        assert taken == [True]
+        stage.exchange("ABC", 0.5)
+    return "" if told == [Role.LEARNER, Role.FOLLOWER] else f"told {told}"

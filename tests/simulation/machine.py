@@ -43,14 +43,14 @@ class SimMachine:
         world.checkers[self._group].applied(self._node, index, payload)
         self._gathered.append((index, term, payload))
 
-    def configure(self, index: int, configuration: Configuration) -> None:
+    def configure(self, index: int, term: int, configuration: Configuration) -> None:
         world = self._node.world
         if index != self._applied + 1:
             world.violate("apply-gap", (self._node.name, index, self._applied))
         self._applied = index
         world.checkers[self._group].applied(self._node, index, configuration)
         world.stats["configurations"] += 1
-        self._gathered.append((index, -1, None))
+        self._gathered.append((index, term, None))
         self.image = replace(self.image, configuration=configuration)
 
     def flush(self) -> None:
@@ -61,10 +61,7 @@ class SimMachine:
                 number, key = payload.split(b"|")[:2]
                 image.values[key.decode()] = (index, int(number))
                 image.history.append((index, int(number)))
-            if term >= 0:
-                image.term = term
-            else:
-                image.term = self._node.journal(self._group).term_at(index)
+            image.term = term
         self._gathered.clear()
 
     def role_changed(self, role: object, term: int, leader: Member | None) -> None:

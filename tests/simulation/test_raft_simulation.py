@@ -106,6 +106,7 @@ SCENARIOS = [
     (directed.one_voter_counts_once, [(Voting, "counts_vote", _yes)]),
     (directed.followers_hear_of_commits, [(Guard, "send_notices", lambda guard: None)]),
     (directed.early_appends_of_a_crashed_leader, []),
+    (directed.owners_hear_of_promotion, []),
     (
         directed.conflicting_tail_converges,
         [

@@ -103,6 +103,9 @@ class FakeCluster:
         for group in removed:
             self.groups.pop(group, None)
 
+    def rediscover(self) -> None:
+        """It is where it was."""
+
     def replicas(self, group: int) -> tuple:
         return tuple(self.groups.get(group, ()))
 

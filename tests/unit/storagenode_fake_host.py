@@ -29,6 +29,7 @@ class FakeHost:
         self.recovered = list(recovered)
         self.opened = {}
         self.created = {}
+        self.joined = {}
         self.removed = []
         self.received = []
         self.waiting = []
@@ -45,6 +46,10 @@ class FakeHost:
         self, group_id, replica_id, configuration, machine, on_writable, state, campaign=False
     ):
         group = self.created[group_id] = FakeGroup(machine, self.round)
+        return group
+
+    def join_group(self, group_id, replica_id, machine, on_writable, state):
+        group = self.joined[group_id] = FakeGroup(machine, self.round)
         return group
 
     def remove_group(self, group_id):

@@ -21,6 +21,7 @@ from raft.group import (
     Role,
     Term,
 )
+from raft.membership import why_not
 from storagenode.apply_round import ApplyRound
 from storagenode.log_entries import STATE_VERSION, ReplicaState
 from storagenode.memory_engine import MemoryEngine
@@ -111,6 +112,9 @@ class FakeGroup:
         self.checkpoints = []
         self.installed = []
         self.wants = True
+        self.configuration = MEMBERS
+        self.match_index = {}
+        self.changes = []
 
     @property
     def leader(self):
@@ -179,6 +183,25 @@ class FakeGroup:
         for on_ready in barriers:
             on_ready(confirmed)
 
+    def may_change_configuration(self):
+        return not self.changes
+
+    def change_configuration(self, configuration, on_outcome):
+        reason = why_not(self.configuration, configuration, ReplicaId(1))
+        if reason is not None:
+            raise ValueError(reason)
+        self.changes.append((configuration, on_outcome))
+        return True
+
+    def apply_change(self):
+        """The oldest change of members is committed."""
+        configuration, on_outcome = self.changes.pop(0)
+        self.index += 1
+        self.configuration = configuration
+        self.machine.configure(LogIndex(self.index), self.term, configuration)
+        self.round.flush()
+        on_outcome(Outcome.COMMITTED, LogIndex(self.index))
+
     def transfer_leadership(self, to=None):
         self.transfers += 1
         return True
@@ -198,7 +221,7 @@ class FakeGroup:
         index = LogIndex(self.index)
         return GroupStatus(
             self.group_id, ReplicaId(1), role, self.term, self.leader, index, index,
-            SENTINEL_INDEX, index, MEMBERS, {}, 0,
+            SENTINEL_INDEX, index, self.configuration, self.match_index, 0,
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from admin.jobs import JobMetrics, JobRunner
-from admin.repair import Repair, compare
+from admin.repair import REPLACEMENTS_MAX, Repair, compare
 from admin.table_jobs import TableJobs
 from datamodel.catalog_rows import (
     NEXT_GROUP_ID,
@@ -275,7 +275,7 @@ def test_many_partitions_are_deleted_in_several_writes():
     run(scenario)
 
 
-def test_a_replica_on_a_lost_disk_is_reported_and_left():
+def test_replicas_on_a_lost_disk_are_reported_and_replaced_a_few_at_a_time():
     async def scenario(control):
         await control.created()
         control.cluster.put(NodeRow("n2.new", "n2", "az2", "h:2", "g:2", started_ms=2))
@@ -283,12 +283,18 @@ def test_a_replica_on_a_lost_disk_is_reported_and_left():
         view = control.catalog.view
         reports = {node.node_id: await control.nodes.status(node) for node in view.current_nodes()}
         findings = compare(view, reports)
-        assert sorted(findings.lost) == [(group, "n2.disk") for group in range(1, 7)]
+        assert sorted((r.group, r.node_id) for r in findings.lost) == [
+            (group, "n2.disk") for group in range(1, 7)
+        ]
         assert not findings.missing
         assert not findings.leftover
+        control.runner.act(False)
         await control.repair.make_pass()
         assert control.registry.get_sample_value("quorate_admin_replicas_lost") == 6
-        assert "n2.new" not in control.nodes.replicas
+        jobs = [job for job in view.jobs.values() if job.kind == "replace_replica"]
+        assert 0 < len(jobs) <= REPLACEMENTS_MAX
+        assert {job.args["target"] for job in jobs} == {"n2.new"}
+        assert len({job.args["new"] for job in jobs}) == len(jobs), "ids are never used twice"
 
     run(scenario)
 

@@ -495,6 +495,18 @@ def test_the_catalog_group_is_found_through_a_seed_and_requests_wait_for_it(worl
     assert answers == [Value(message.id, b"row")]
 
 
+def test_an_older_word_on_the_catalog_changes_nothing(world: World) -> None:
+    client = client_of(world)
+    client.start()
+    seed = world.dialers["seed:1"]
+    seed.up()
+    seed.say(Catalog(1, "cluster", REPLICAS, "n2", 50))
+    seed.say(Catalog(2, "cluster", REPLICAS[:1], None, 49))  # from one that left the group
+    assert client.replicas(0) == tuple(REPLICAS)
+    seed.say(Catalog(3, "cluster", REPLICAS[1:], None, 51))
+    assert client.replicas(0) == tuple(REPLICAS[1:])
+
+
 def test_nodes_without_replicas_are_left(world: World, client: ClusterClient) -> None:
     client.update_groups({8: REPLICAS[:1]})
     client.update_groups({}, removed=[GROUP])

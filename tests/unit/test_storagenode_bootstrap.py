@@ -151,3 +151,25 @@ def test_a_single_node_needs_nobody():
     found = []
     Bootstrap(own(1), "h:1", initial("az1"), FakePeers(), FakeEnvironment(), found.append).start()
     assert found[0].replica_id == 1
+
+
+def test_of_several_words_on_the_catalog_the_newest_counts():
+    old = Catalog(1, "c", [ReplicaAddress(i, f"n{i}.x", f"h:{i}", "az1") for i in (1, 2, 3)])
+    new = Catalog(
+        1, "c", [ReplicaAddress(i, f"n{i % 998}.x", "h", "az1") for i in (1, 2, 1000)], None, 40
+    )
+    decision = decide(own(3), "h:3", THREE, [report(1, catalog=old), report(2, catalog=new)])
+    assert isinstance(decision, Belong)
+    assert decision.replicas == tuple(new.replicas)
+    assert decision.position == 40
+
+
+def test_a_member_that_came_later_is_not_opened_as_if_it_had_founded():
+    replicas = [
+        ReplicaAddress(i, n, "h", "az1") for i, n in ((1, "n1.x"), (2, "n2.x"), (1000, "n3.x"))
+    ]
+    decision = decide(
+        own(3), "h:3", THREE, [report(1, catalog=Catalog(1, "c", replicas, None, 40))]
+    )
+    assert isinstance(decision, Belong)
+    assert decision.replica_id is None

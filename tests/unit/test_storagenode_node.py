@@ -13,6 +13,7 @@ from proto.messages import (
     Query,
     RaftBatch,
     ReadFeed,
+    ReplicaAddress,
     Stats,
     Unavailable,
     Value,
@@ -192,13 +193,13 @@ def test_closing_deletes_the_data_and_is_for_good(rig, tmp_path):
     rig.work[0].close()
     assert dict(later.engine.iterate(b"", b"\xff")) == {
         DATA + b"zz": b"another partition's",
-        group_key(TOMBSTONE, 7): b"",
+        group_key(TOMBSTONE, 7): b"\x01",
     }
 
 
 def test_a_crash_between_tombstone_and_log(tmp_path):
     engine = MemoryEngine()
-    engine.write([(group_key(TOMBSTONE, 7), b"")])
+    engine.write([(group_key(TOMBSTONE, 7), b"\x01")])
     engine.write([(group_key(REMOVING, 7), msgspec.msgpack.encode((b"a", b"z")))])
     rig = Rig(tmp_path, engine=engine, recovered=[recovered(11)], open_group=False)
     assert rig.host.removed == [7]
@@ -323,3 +324,87 @@ def test_who_is_no_other_storage_node_is_left(role, node_id):
     peers.on_up(link)
     assert link.closed
     assert peers.up() == []
+
+
+def replica_ids(rig):
+    return {group: int(replica.replica_id) for group, replica in rig.node.replicas.items()}
+
+
+def test_a_blank_replica_serves_nothing_and_is_opened_once(rig):
+    state = fresh_state()
+    rig.node.join_replica(GroupId(8), ReplicaId(1000), state)
+    rig.node.join_replica(GroupId(8), ReplicaId(1000), state)
+    assert replica_ids(rig) == {7: 1, 8: 1000}
+    with pytest.raises(ReplicaRefused):
+        rig.node.join_replica(GroupId(8), ReplicaId(1001), state)
+    replica = rig.node.replicas[8]
+    replica.standing.leader_seen = True
+    rig.node.on_messages(rig.link, [Get(1, 8, b"b", False), Get(2, 8, b"b", True)])
+    assert [type(answer) for answer in rig.link.take()] == [Unavailable, Unavailable]
+    rig.host.joined[8].lead()
+    assert not replica.standing.is_leading, "it has nothing to lead with"
+
+
+def test_a_blank_replica_is_blank_after_a_restart(tmp_path):
+    found = RecoveredGroup(
+        GroupId(8), ReplicaId(1000), Configuration(()), 1, 0, encode_state(fresh_state())
+    )
+    rig = Rig(tmp_path, recovered=[found], open_group=False)
+    assert rig.node.replicas[8].standing.is_blank
+    assert not rig.node.replicas[8].standing.serves
+
+
+def test_a_group_may_come_back_under_a_later_id_once_the_old_data_is_gone(rig, tmp_path):
+    rig.close(7)
+    state = fresh_state()
+    with pytest.raises(ReplicaRefused, match="still being deleted"):
+        rig.node.join_replica(GroupId(7), ReplicaId(1000), state)
+    rig.run_spawned()
+    with pytest.raises(ReplicaRefused, match="closed for good"):
+        rig.node.join_replica(GroupId(7), ReplicaId(1), state)
+    rig.node.join_replica(GroupId(7), ReplicaId(1000), state)
+    assert replica_ids(rig) == {7: 1000}
+    # The tombstone is of the old one: a restart keeps the new one.
+    found = RecoveredGroup(
+        GroupId(7), ReplicaId(1000), Configuration(()), 1, 0, encode_state(state)
+    )
+    again = Rig(tmp_path, recovered=[found], engine=rig.engine, open_group=False)
+    assert replica_ids(again) == {7: 1000}
+    older = RecoveredGroup(GroupId(7), ReplicaId(1), MEMBERS, 10, 1, encode_state(state))
+    again = Rig(tmp_path, recovered=[older], engine=rig.engine, open_group=False)
+    assert again.host.removed == [7]
+
+
+def test_only_the_replica_that_was_meant_is_closed(rig):
+    async def run(replica_id):
+        task = asyncio.create_task(rig.node.close_replica(GroupId(7), ReplicaId(replica_id)))
+        await asyncio.sleep(0)
+        rig.host.make_durable()
+        await task
+
+    asyncio.run(run(2))
+    assert 7 in rig.node.replicas
+    asyncio.run(run(1))
+    assert 7 not in rig.node.replicas
+    rig.run_spawned()
+
+
+def test_of_two_words_on_the_catalog_the_newer_counts(tmp_path):
+    rig = Rig(tmp_path, open_group=False)
+    old = [ReplicaAddress(1, "node-2", "127.0.0.1:2", "az2")]
+    new = [ReplicaAddress(1000, "node-3", "127.0.0.1:3", "az3")]
+    rig.node.hear_catalog(Catalog(1, "cluster", new, None, 50))
+    rig.node.hear_catalog(Catalog(2, "cluster", old, None, 49))
+    rig.node.hear_catalog(Catalog(3, "cluster", [], None, 99))
+    rig.node.on_messages(rig.link, [Discover(4)])
+    assert rig.link.take() == [Catalog(4, "cluster", new, None, 50)]
+
+
+def test_the_catalogs_learners_are_nobodys_address(tmp_path):
+    rig = Rig(tmp_path, open_group=False)
+    members = (*MEMBERS.members[:2], Member(ReplicaId(1000), NodeId("node-3"), is_learner=True))
+    rig.open(group=0, configuration=Configuration(members))
+    rig.node.on_messages(rig.link, [Discover(4)])
+    (answer,) = rig.link.take()
+    assert [replica.replica_id for replica in answer.replicas] == [1, 2]
+    assert answer.position == rig.node.replicas[0].applied_index
