@@ -269,6 +269,7 @@ class World:
             term or SENTINEL_TERM,
         )
         self.group = FakeGroup(self.replica, self.round)
+        self.group.index = index or SENTINEL_INDEX
         self.replica.attach(self.group)
         self.link = FakeLink()
         self._ids = itertools.count(1)
