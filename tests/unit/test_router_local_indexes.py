@@ -1,5 +1,8 @@
 """Requests about local indexes through the dispatcher, over partition groups in memory."""
 
+import ast
+from pathlib import Path
+
 import pytest
 
 from datamodel.local_indexes import LocalIndex
@@ -448,3 +451,15 @@ def test_batches_keep_indexes_too(things):
         "One or more parameter values were invalid: Type mismatch for Index Key n Expected: N "
         "Actual: S IndexName: some",
     )
+
+
+def test_no_write_of_the_router_forgets_the_indexes():
+    """A write without them would leave entries behind: wherever one is made, they are passed."""
+    made = 0
+    for path in Path("router").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Write":
+                made += 1
+                arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
+                assert any("local_indexes" in ast.unparse(argument) for argument in arguments), path
+    assert made >= 2
