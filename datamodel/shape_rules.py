@@ -39,6 +39,8 @@ ITEM_OPERATIONS: Final = frozenset(
 )
 # The same for several tables at a time, whose names are the keys of RequestItems.
 BATCH_OPERATIONS: Final = frozenset(("BatchGetItem", "BatchWriteItem"))
+# The same with a statement, which names its table itself.
+STATEMENT_OPERATIONS: Final = frozenset(("ExecuteStatement",))
 
 TABLE_NAME_PATTERN: Final = "[a-zA-Z0-9_.-]+"
 TABLE_NAME_LENGTH_MIN: Final = 3

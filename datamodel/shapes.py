@@ -26,6 +26,7 @@ from datamodel.shape_checks import (
 from datamodel.shape_rules import (
     BATCH_OPERATIONS,
     ITEM_OPERATIONS,
+    STATEMENT_OPERATIONS,
     TABLE_NAME_LENGTH_MAX,
     TABLE_NAME_LENGTH_MIN,
 )
@@ -42,7 +43,7 @@ IMPLEMENTED_OPERATIONS: Final = frozenset(REQUEST_TYPES)
 
 _DECODERS: Final[dict[str, Callable[[bytes], Any]]] = {
     operation: msgspec.json.Decoder(REQUEST_TYPES[operation]).decode
-    for operation in ITEM_OPERATIONS | BATCH_OPERATIONS
+    for operation in ITEM_OPERATIONS | BATCH_OPERATIONS | STATEMENT_OPERATIONS
 }
 
 # Names that were found right before, so that the pattern is not tried on every request. A request that names
@@ -72,6 +73,8 @@ def decode_request(operation: str, body: bytes) -> Shape:
         else:
             if operation in BATCH_OPERATIONS:
                 names: Iterable[str] = request.RequestItems  # type: ignore[attr-defined]
+            elif operation in STATEMENT_OPERATIONS:
+                names = ()
             else:
                 names = (request.TableName,)  # type: ignore[attr-defined]
             if all(name in _known_names or _remember(name) for name in names):

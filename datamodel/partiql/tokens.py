@@ -15,9 +15,8 @@ Keywords are those of SQL-92 and some more; none of them names an attribute unle
 """
 
 import re
-from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from datamodel.errors import ValidationError
 
@@ -58,8 +57,7 @@ class TokenType(Enum):
     SEMICOLON = "SEMICOLON"
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """Where a token stands: line and column from 1, and how many characters it has."""
 
     line: int
@@ -70,8 +68,7 @@ class Position:
         return f"{self.line}:{self.column}:{self.length}"
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """One token.
 
     Attributes:

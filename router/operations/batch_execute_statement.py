@@ -4,6 +4,7 @@ A batch is no unit: its statements run side by side, and each has its own outcom
 even if none of them did.
 """
 
+import asyncio
 from typing import Any, Final
 
 import msgspec
@@ -29,6 +30,9 @@ from router.statement_pages import SelectOptions, select
 from router.statements import Outcome, StatementCall, check_write, write
 from router.write_path import ALL_OLD
 
+PREPARED_LENGTH_MAX: Final = 16 * 1024
+"""Characters of statements after which others get their turn: some tens of milliseconds at the worst."""
+
 _INTERNAL: Final = "InternalServerError"
 # What an outcome calls the exceptions of requests of their own; any other is internal.
 _CODES: Final = {
@@ -47,14 +51,7 @@ _CODES: Final = {
 
 def handle(request: BatchExecuteStatementInput, call: Call) -> None:
     """Execute every statement that can be; answer when all have ended."""
-    prepared = [_prepare(member) for member in request.Statements]
-    kinds = {isinstance(found, Select) for found in prepared if not isinstance(found, Exception)}
-    if len(kinds) > 1:
-        raise ValidationError(
-            "BatchExecuteStatement API does not support both read and write operations "
-            "in the same request."
-        )
-    _Batch(request, call).start(prepared)
+    _Batch(request, call).prepare()
 
 
 def _prepare(member: BatchStatementRequest) -> Statement | ValidationError:
@@ -75,16 +72,44 @@ class _Batch:
     def __init__(self, request: BatchExecuteStatementInput, call: Call) -> None:
         self._request = request
         self._call = call
+        self._prepared: list[Statement | ValidationError] = []
         self._left = len(request.Statements)
         self._responses = [b""] * self._left
         self._capacities = [b""] * self._left
 
-    def start(self, prepared: list[Statement | ValidationError]) -> None:
-        for place, found in enumerate(prepared):
-            if isinstance(found, ValidationError):
-                self._end(place, None, found)
+    def prepare(self) -> None:
+        """Make sense of all statements, in several turns of the loop if they are long; then execute them."""
+        statements = self._request.Statements
+        length = 0
+        while len(self._prepared) < len(statements):
+            if length > PREPARED_LENGTH_MAX:
+                asyncio.get_running_loop().call_soon(self._prepare_more)
+                return
+            member = statements[len(self._prepared)]
+            length += len(member.Statement)
+            self._prepared.append(_prepare(member))
+        self._start()
+
+    def _prepare_more(self) -> None:
+        try:
+            self.prepare()
+        except DynamoDBError as error:
+            self._call.fail(error)
+        except Exception:  # noqa: BLE001 - logged there; the client must get its reply
+            self._call.fail_internally()
+
+    def _start(self) -> None:
+        found = [one for one in self._prepared if not isinstance(one, ValidationError)]
+        if len({isinstance(statement, Select) for statement in found}) > 1:
+            raise ValidationError(
+                "BatchExecuteStatement API does not support both read and write operations "
+                "in the same request."
+            )
+        for place, one in enumerate(self._prepared):
+            if isinstance(one, ValidationError):
+                self._end(place, None, one)
             else:
-                self._execute(place, found)
+                self._execute(place, one)
 
     def _execute(self, place: int, statement: Statement) -> None:
         member = self._request.Statements[place]
