@@ -19,7 +19,6 @@ OUTPUT = ROOT / "docs" / "api-coverage.md"
 MODEL = ROOT / "datamodel" / "service_model.json"
 
 _REFUSED = "refused with a ValidationException"
-_LEGACY = f"{_REFUSED}; use expressions"
 _RECORDED = "recorded and shown; nothing is throttled yet"
 
 # Members of implemented operations that do less than on AWS. Every name is checked against the model.
@@ -52,23 +51,11 @@ MEMBERS: dict[str, dict[str, str]] = {
         "VectorIndexUpdates": _REFUSED,
         "WarmThroughput": f"a raise {_REFUSED}",
     },
-    "PutItem": {"Expected": _LEGACY, "ConditionalOperator": _LEGACY},
-    "DeleteItem": {"Expected": _LEGACY, "ConditionalOperator": _LEGACY},
-    "UpdateItem": {
-        "AttributeUpdates": _LEGACY,
-        "Expected": _LEGACY,
-        "ConditionalOperator": _LEGACY,
-    },
     "Query": {
-        "ConditionalOperator": _LEGACY,
         "IndexName": "local indexes; tables have no global ones yet",
-        "KeyConditions": _LEGACY,
-        "QueryFilter": _LEGACY,
     },
     "Scan": {
-        "ConditionalOperator": _LEGACY,
         "IndexName": "local indexes; tables have no global ones yet",
-        "ScanFilter": _LEGACY,
     },
 }
 

@@ -24,7 +24,7 @@ from datamodel.local_indexes import type_mismatch
 from proto.messages import Action, ActionResult, Answer, Write, Written
 from router.capacity import consumed_capacity, write_units
 from router.context import Call
-from router.legacy_parameters import check_mixing
+from router.legacy_parameters import attribute_updates, check_mixing, expected_condition
 from router.partition_map import TableEntry
 
 ALL_OLD = "ALL_OLD"
@@ -73,12 +73,16 @@ class WriteExpressions:
         update: The update, None if there is none.
         names: For the action.
         values: For the action: normal values as JSON.
+        condition_text: For the action: the condition.
+        update_text: For the action: the update.
     """
 
     condition: Condition | None = None
     update: Update | None = None
     names: dict[str, str] | None = None
     values: bytes | None = None
+    condition_text: str | None = None
+    update_text: str | None = None
 
     def check_keys(self, entry: TableEntry) -> None:
         """Check what the expressions do to key attributes of the table and its indexes.
@@ -141,7 +145,7 @@ def check_expressions(request: WriteRequest, update_text: str | None) -> WriteEx
     """
     condition_text = request.ConditionExpression
     if condition_text is None and update_text is None:
-        return _NO_EXPRESSIONS
+        return _check_legacy(request)
     names, raw_values = request.ExpressionAttributeNames, request.ExpressionAttributeValues
     check_placeholder_keys(names, raw_values)
     values: dict[str, Any] = {} if raw_values is None else normalise_values(raw_values)[0]
@@ -158,7 +162,35 @@ def check_expressions(request: WriteRequest, update_text: str | None) -> WriteEx
         names_used = names_used | condition.names_used
         values_used = values_used | condition.values_used
     check_placeholders(names, raw_values, names_used, values_used)
-    return WriteExpressions(condition, update, names, encode_item(values) if values else None)
+    return WriteExpressions(
+        condition,
+        update,
+        names,
+        encode_item(values) if values else None,
+        condition_text,
+        update_text,
+    )
+
+
+def _check_legacy(request: WriteRequest) -> WriteExpressions:
+    """The same for parameters from before expressions."""
+    updates = getattr(request, "AttributeUpdates", None)
+    if request.Expected is None and updates is None:
+        return _NO_EXPRESSIONS
+    change = attribute_updates(updates)
+    expected = expected_condition(request.Expected, request.ConditionalOperator)
+    values = {
+        **({} if change is None else change.values),
+        **({} if expected is None else expected.values),
+    }
+    return WriteExpressions(
+        None if expected is None else expected.condition,
+        None if change is None else change.update,
+        None,
+        encode_item(values) if values else None,
+        None if expected is None else expected.text,
+        None if change is None else change.text,
+    )
 
 
 def check_returns_old(return_values: str | None) -> bool:

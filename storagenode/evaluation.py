@@ -12,7 +12,7 @@ from typing import Final
 
 from datamodel.attribute_values import equal
 from datamodel.errors import DynamoDBError, ValidationError
-from datamodel.expressions import parse_condition, parse_update
+from datamodel.expressions import read_condition, read_update
 from datamodel.items import check_updated_item, decode_item, encode_item
 from datamodel.limits import ITEM_SIZE_BYTES_MAX
 from proto.messages import (
@@ -152,7 +152,7 @@ def _act(
             item = None if old_body is None else decode_item(old_body)
             values = {} if action.values is None else decode_item(action.values)
             condition = action.condition
-            if condition is not None and not parse_condition(condition, action.names).evaluate(
+            if condition is not None and not read_condition(condition, action.names).evaluate(
                 item, values
             ):
                 return Reason(
@@ -182,9 +182,11 @@ def _act(
                     after = before
                     changed = None
                 else:
-                    changed = parse_update(action.update, action.names).apply(
-                        before, values, key, item_exists=item is not None
-                    )
+                    update = read_update(action.update, action.names)
+                    if item is None and not update.creates_item:
+                        effect.results.append(ActionResult(0, 0))
+                        return None
+                    changed = update.apply(before, values, key, item_exists=item is not None)
                     after = changed.item
                 new_size = check_updated_item(after)
                 new_body = encode_item(after)

@@ -7,7 +7,7 @@ item that reaches the request's `limit`, or whose size reaches `size_limit`, or 
 from collections.abc import Mapping
 from typing import Any
 
-from datamodel.expressions import parse_condition, parse_projection
+from datamodel.expressions import parse_projection, read_condition
 from datamodel.items import decode_item, encode_item
 from datamodel.stored_items import HEADER_SIZE, check_record, record_size
 from proto.messages import Page, Query
@@ -46,7 +46,7 @@ class PageScan:
         self._filter = (
             None
             if query.filter is None
-            else parse_condition(query.filter, query.names, "FilterExpression")
+            else read_condition(query.filter, query.names, "FilterExpression")
         )
         self._projection = (
             None

@@ -2,7 +2,8 @@
 
 Text goes through `tokens`, `parser` (to `syntax_tree`) and `checker`; `conditions`, `updates`, `projections`
 and `key_conditions` compile what comes out to functions of an item and the request's values. Trees can also be
-built without text, for legacy parameters: `Condition(tree)`, `Update(actions)`, `Projection(paths)`.
+built without text: `Condition(tree)`, `Update(actions)`, `Projection(paths)`. `legacy` makes them from the
+parameters that were there before expressions; `read_condition` and `read_update` take either kind.
 
 Never here: reading items, tables or requests. Read `syntax_tree.py` first, then `checker.py`.
 """
@@ -14,6 +15,7 @@ from datamodel.expressions.key_conditions import (
     parse_key_condition,
     parse_key_expression,
 )
+from datamodel.expressions.legacy import read_condition, read_update
 from datamodel.expressions.placeholders import (
     check_placeholder_keys,
     check_placeholders,
@@ -39,4 +41,6 @@ __all__ = [
     "parse_key_expression",
     "parse_projection",
     "parse_update",
+    "read_condition",
+    "read_update",
 ]

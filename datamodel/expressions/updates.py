@@ -85,7 +85,10 @@ class Update:
         top_level_attributes: The item's attributes that it reads or changes, each once.
         nested_attributes: Those of them into which a path leads.
         changed_attributes: The item's attributes that it changes, in whole or in part, each once.
+        creates_item: Whether it makes an item where there is none; an expression always does.
     """
+
+    creates_item = True
 
     __slots__ = (
         "_checks",

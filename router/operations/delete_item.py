@@ -32,7 +32,7 @@ def handle(request: DeleteItemInput, call: Call) -> None:
             encode_key(entry.table_id, schema, key),
             body,
             0,
-            request.ConditionExpression,
+            expressions.condition_text,
             None,
             expressions.names,
             expressions.values,

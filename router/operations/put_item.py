@@ -39,7 +39,7 @@ def handle(request: PutItemInput, call: Call) -> None:
             encode_key(entry.table_id, schema, item),
             body,
             size,
-            request.ConditionExpression,
+            expressions.condition_text,
             None,
             expressions.names,
             expressions.values,

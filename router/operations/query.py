@@ -1,8 +1,12 @@
 """Query: items of one partition key, in the order of the sort key."""
 
+from collections.abc import Callable
+from functools import partial
+
 from datamodel.errors import ValidationError
 from datamodel.expressions import (
     KeyCondition,
+    KeyExpression,
     check_placeholder_keys,
     check_placeholders,
     check_placeholders_allowed,
@@ -12,7 +16,7 @@ from datamodel.expressions import (
     parse_projection,
 )
 from datamodel.items import normalise_values
-from datamodel.key_encoding import collection_range
+from datamodel.key_encoding import KeySchema, collection_range
 from datamodel.requests import QueryInput
 from router.context import Call
 from router.index_reads import (
@@ -25,7 +29,13 @@ from router.index_reads import (
     unknown_index,
 )
 from router.item_pages import PageReader, PageRequest, check_select, normalise_start_key
-from router.legacy_parameters import attributes_expression, check_attributes_to_get, check_mixing
+from router.legacy_parameters import (
+    LegacyKeyConditions,
+    attributes_expression,
+    check_attributes_to_get,
+    check_mixing,
+    filter_condition,
+)
 from router.partition_map import TableEntry
 
 _PREFIX = "1 validation error detected: "
@@ -49,6 +59,7 @@ def handle(request: QueryInput, call: Call) -> None:
         },
     )
     check_placeholders_allowed(names, raw_values, expressions)
+    legacy = filter_condition(request.QueryFilter, request.ConditionalOperator)
     start_key = normalise_start_key(request.ExclusiveStartKey)
     if request.AttributesToGet is not None:
         check_attributes_to_get(request.AttributesToGet)
@@ -59,7 +70,7 @@ def handle(request: QueryInput, call: Call) -> None:
         request.IndexName is not None,
         _PREFIX,
     )
-    if request.KeyConditionExpression is None:
+    if request.KeyConditionExpression is None and request.KeyConditions is None:
         raise ValidationError(
             "Either the KeyConditions or KeyConditionExpression parameter must be specified "
             "in the request."
@@ -73,11 +84,17 @@ def handle(request: QueryInput, call: Call) -> None:
         count_only=count_only,
         show_capacity=request.ReturnConsumedCapacity,
         names=names,
-        values=values,
+        values=values if legacy is None else legacy.values,
+        filter=None if legacy is None else legacy.condition,
+        filter_text=None if legacy is None else legacy.text,
     )
-    key_expression = parse_key_expression(request.KeyConditionExpression, names)
-    key_expression.check_values(values)
-    names_used, values_used = key_expression.names_used, key_expression.values_used
+    names_used: frozenset[str] = frozenset()
+    values_used: frozenset[str] = frozenset()
+    key_expression: KeyExpression | None = None
+    if request.KeyConditionExpression is not None:
+        key_expression = parse_key_expression(request.KeyConditionExpression, names)
+        key_expression.check_values(values)
+        names_used, values_used = key_expression.names_used, key_expression.values_used
     if request.FilterExpression is not None:
         page.filter_text = request.FilterExpression
         page.filter = parse_condition(request.FilterExpression, names, "FilterExpression")
@@ -89,7 +106,16 @@ def handle(request: QueryInput, call: Call) -> None:
         page.projection = parse_projection(request.ProjectionExpression, names)
         names_used = names_used | page.projection.names_used
     check_placeholders(names, raw_values, names_used, values_used)
-    key_expression.check_shape()
+    bind: Callable[[KeySchema], KeyCondition]
+    if key_expression is not None:
+        key_expression.check_shape()
+        key_attributes = key_expression.attributes
+        bind = partial(key_expression.bind, values)
+    else:
+        assert request.KeyConditions is not None, "checked before"
+        key_conditions = LegacyKeyConditions(request.KeyConditions)
+        key_attributes = key_conditions.attributes
+        bind = key_conditions.bind
     if request.AttributesToGet is not None:
         page.projection_text, page.names = attributes_expression(request.AttributesToGet)
 
@@ -99,10 +125,8 @@ def handle(request: QueryInput, call: Call) -> None:
             raise unknown_index(request.IndexName)
         schema = target.schema
         if start_key is not None:
-            check_index_start_key(
-                target, start_key, schema.partition_name in key_expression.attributes
-            )
-        condition = key_expression.bind(values, schema)
+            check_index_start_key(target, start_key, schema.partition_name in key_attributes)
+        condition = bind(schema)
         start, end = collection_range(
             entry.table_id, schema, condition.partition_value, condition.sort, part=target.part
         )
@@ -118,8 +142,9 @@ def handle(request: QueryInput, call: Call) -> None:
         if page.filter is not None:
             for name in schema.names:
                 if name in page.filter.top_level_attributes:
+                    what = "Filter Expression" if legacy is None else "QueryFilter"
                     raise ValidationError(
-                        "Filter Expression can only contain non-primary key attributes: "
+                        f"{what} can only contain non-primary key attributes: "
                         f"Primary key attribute: {name}"
                     )
             check_scalar_keys(page.filter.nested_attributes, entry.schema.names)

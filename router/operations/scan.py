@@ -24,7 +24,12 @@ from router.index_reads import (
     unknown_index,
 )
 from router.item_pages import PageReader, PageRequest, check_select, normalise_start_key
-from router.legacy_parameters import attributes_expression, check_attributes_to_get, check_mixing
+from router.legacy_parameters import (
+    attributes_expression,
+    check_attributes_to_get,
+    check_mixing,
+    filter_condition,
+)
 from router.partition_map import TableEntry
 
 
@@ -46,6 +51,7 @@ def handle(request: ScanInput, call: Call) -> None:
     check_placeholders_allowed(names, raw_values, expressions)
     if request.AttributesToGet is not None:
         check_attributes_to_get(request.AttributesToGet)
+    legacy = filter_condition(request.ScanFilter, request.ConditionalOperator)
     start_key = normalise_start_key(request.ExclusiveStartKey)
     count_only = check_select(
         request.Select,
@@ -63,7 +69,9 @@ def handle(request: ScanInput, call: Call) -> None:
         count_only=count_only,
         show_capacity=request.ReturnConsumedCapacity,
         names=names,
-        values=values,
+        values=values if legacy is None else legacy.values,
+        filter=None if legacy is None else legacy.condition,
+        filter_text=None if legacy is None else legacy.text,
     )
     names_used: frozenset[str] = frozenset()
     values_used: frozenset[str] = frozenset()

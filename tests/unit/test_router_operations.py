@@ -280,8 +280,9 @@ def test_delete(plain):
         ),
         (
             "DeleteItem",
-            {"Expected": {"v": {"Exists": False}}},
-            "Expected is not supported yet; use ConditionExpression instead",
+            {"Expected": {"v": {"Exists": True}}},
+            "One or more parameter values were invalid: "
+            "Value must be provided when Exists is true for Attribute: v",
         ),
     ],
 )

@@ -188,7 +188,7 @@ def test_attributes_to_get_are_names_not_paths(sorted_table):
                 "ExpressionAttributeValues": None,
                 "KeyConditions": {},
             },
-            "KeyConditions is not supported yet; use KeyConditionExpression instead",
+            "Conditions can be of length 1 or 2 only",
         ),
     ],
 )
@@ -283,8 +283,8 @@ def test_segments_cover_the_table_once(plain, total):
         ),
         ({"IndexName": "nope"}, "The table does not have the specified index: nope"),
         (
-            {"ScanFilter": {}},
-            "ScanFilter is not supported yet; use FilterExpression instead",
+            {"ScanFilter": {}, "ConditionalOperator": "OR"},
+            "ConditionalOperator cannot be used without Filter or Expected",
         ),
     ],
 )
