@@ -20,16 +20,26 @@ from storagenode.member_changes import Impossible, NotNow, change_members
 from storagenode.node import CATALOG_GROUP, Node, ReplicaRefused
 from storagenode.peers import Peers
 from storagenode.replica import Capture, Replica
+from storagenode.scrubbing import Scrubber
 
 log = logging.getLogger(__name__)
 
 FETCH_TIMEOUT_S = 3600.0
+DIGEST_TIMEOUT_S = 2.0
 
 
 class ControlService(control_pb2_grpc.StorageControlServicer):
     """The service over a `Node`. Every call is idempotent."""
 
-    def __init__(self, node: Node, engine: Engine, peers: Peers, own: Callable[[], Hello]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        engine: Engine,
+        peers: Peers,
+        own: Callable[[], Hello],
+        scrubber: Scrubber | None = None,
+    ) -> None:
+        self._scrubber = scrubber
         self._node = node
         self._engine = engine
         self._peers = peers
@@ -199,6 +209,24 @@ class ControlService(control_pb2_grpc.StorageControlServicer):
                 transferred += 1
         return control_pb2.TransferLeadershipResponse(transferred=transferred)
 
+    async def ReplicaDigest(  # noqa: N802
+        self, request: control_pb2.ReplicaDigestRequest, context: Any
+    ) -> control_pb2.ReplicaDigestResponse:
+        """The digest of our replica at a log position."""
+        del context
+        scrubber = self._scrubber
+        digest = None if scrubber is None else scrubber.digest(request.group, request.index)
+        return control_pb2.ReplicaDigestResponse(digest=digest)
+
+    async def RepairReplica(  # noqa: N802
+        self, request: control_pb2.RepairReplicaRequest, context: Any
+    ) -> control_pb2.RepairReplicaResponse:
+        """Our replica's digest is another one than the majority's."""
+        del context
+        if self._scrubber is not None:
+            self._scrubber.repair(request.group, request.index, request.digest)
+        return control_pb2.RepairReplicaResponse()
+
     async def FetchSnapshot(  # noqa: N802
         self, request: control_pb2.FetchSnapshotRequest, context: Any
     ) -> AsyncIterator[control_pb2.SnapshotChunk]:
@@ -239,6 +267,30 @@ def _members(replicas: Iterable[control_pb2.Replica]) -> Configuration:
             for each in replicas
         )
     )
+
+
+class GrpcDigests:
+    """`scrubbing.DigestClient` over gRPC. Rare: a channel per question."""
+
+    async def digest(self, peer: Peer, group: int, index: int) -> bytes | None:
+        """See `DigestClient`."""
+        request = control_pb2.ReplicaDigestRequest(group=group, index=index)
+        answer = await self._ask(peer, lambda s: s.ReplicaDigest(request, timeout=DIGEST_TIMEOUT_S))
+        return bytes(answer.digest) if answer is not None and answer.HasField("digest") else None
+
+    async def repair(self, peer: Peer, group: int, index: int, digest: bytes) -> bool:
+        """See `DigestClient`."""
+        request = control_pb2.RepairReplicaRequest(group=group, index=index, digest=digest)
+        answer = await self._ask(peer, lambda s: s.RepairReplica(request, timeout=DIGEST_TIMEOUT_S))
+        return answer is not None
+
+    async def _ask(self, peer: Peer, call: Callable[[Any], Any]) -> Any:
+        async with _open_channel(peer.grpc) as channel:
+            try:
+                return await call(control_pb2_grpc.StorageControlStub(channel))  # type: ignore[no-untyped-call]
+            except grpc.aio.AioRpcError as error:
+                log.info("no digest", extra={"node": peer.node_id, "reason": str(error.code())})
+                return None
 
 
 def _open_channel(address: str) -> Any:

@@ -6,16 +6,23 @@ peers.json   other nodes as last heard of
 engine/      LevelDB
 log/         raft log segments
 snapshots/   snapshots being received
+damaged      why the directory must not be used any more; set aside at the next start
 """
 
 import fcntl
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
+log = logging.getLogger(__name__)
+
 IDENTITY_VERSION = 1
+ASIDE_MAX = 8
+"""Damaged directories kept beside a node's; with so many, something else is wrong, and a person must look."""
+DAMAGE_NOTE = "damaged"
 
 
 class DirectoryInUse(Exception):
@@ -118,8 +125,65 @@ class DataDirectory:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(final)
-        directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        _sync_directory(self.path)
+
+
+def note_damage(path: Path, reason: str) -> None:
+    """Let the next start set the directory aside."""
+    with (path / DAMAGE_NOTE).open("w") as file:
+        file.write(reason)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_directory(path)
+
+
+def noted_damage(path: Path) -> str | None:
+    """Why the directory must not be used, None if it may."""
+    try:
+        return (path / DAMAGE_NOTE).read_text(errors="replace") or "noted without a reason"
+    except FileNotFoundError:
+        return None
+
+
+def set_aside(path: Path, reason: str) -> Path:
+    """Put a damaged directory out of the way; returns where it is. What starts at `path` then is a new disk.
+
+    It becomes `<path>.damaged-<n>`, or, if it cannot be renamed (the root of a volume), everything in it moves to
+    `<path>/damaged-<n>`. Nothing is deleted.
+
+    Raises:
+        OSError: It cannot be moved, or there are `ASIDE_MAX` of them already.
+    """
+    for number in range(1, ASIDE_MAX + 1):
+        beside, within = path.with_name(f"{path.name}.damaged-{number}"), path / f"damaged-{number}"
+        if not beside.exists() and not within.exists():
+            break
+    else:
+        raise OSError(f"{path}: {ASIDE_MAX} damaged directories are kept already")
+    note_damage(path, reason)
+    try:
+        path.rename(beside)
+        target = beside
+    except OSError:
+        within.mkdir()
+        for entry in sorted(path.iterdir()):
+            # The note last: an interrupted move is gone on with.
+            if not entry.name.startswith("damaged"):
+                entry.rename(within / entry.name)
+        (path / DAMAGE_NOTE).rename(within / DAMAGE_NOTE)
+        _sync_directory(path)
+        target = within
+    _sync_directory(path.parent)
+    log.critical(
+        "data directory is damaged and set aside; this node starts as a new disk",
+        extra={"aside": str(target), "reason": reason},
+    )
+    return target
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

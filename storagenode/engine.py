@@ -34,6 +34,10 @@ class EngineFailure(Exception):
     """The store cannot be read or written any more (disk error, damaged files). Never 'not found'."""
 
 
+class EngineDamage(EngineFailure):
+    """What is on disk is not what was written: trying again cannot help, another copy can."""
+
+
 class Cursor(Protocol):
     """An iteration in progress over one consistent state of the store."""
 

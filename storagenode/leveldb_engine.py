@@ -6,13 +6,15 @@ range compaction begins with exactly that, and over a range that holds no key it
 (`DBImpl::CompactRange`, `TEST_CompactMemTable`; the manifest's sync covers the directory too).
 """
 
+import errno
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import plyvel
 
-from storagenode.engine import EngineFailure, Mutation
+from storagenode.engine import EngineDamage, EngineFailure, Mutation
 
 WRITE_BUFFER_BYTES = 16 << 20
 CACHE_BYTES = 64 << 20  # filled as blocks are read, not reserved
@@ -21,6 +23,14 @@ OPEN_FILES_MAX = 512
 
 # No key begins with these bytes (`engine` lists the prefixes).
 _NOWHERE = (b"\x00", b"\x00\x00")
+
+
+def _failure(error: Exception, context: str = "") -> EngineFailure:
+    """LevelDB tells damage from errors of the system beneath it (no space, no descriptors); a sector that cannot
+    be read is damage too.
+    """
+    is_damage = isinstance(error, plyvel.CorruptionError) or os.strerror(errno.EIO) in str(error)
+    return (EngineDamage if is_damage else EngineFailure)(f"{context}{error}")
 
 
 class LevelCursor:
@@ -39,7 +49,7 @@ class LevelCursor:
         try:
             pair: tuple[bytes, bytes] = self._next()
         except plyvel.Error as error:
-            raise EngineFailure(str(error)) from error
+            raise _failure(error) from error
         return pair
 
     def skip_to(self, key: bytes) -> None:
@@ -47,7 +57,7 @@ class LevelCursor:
         try:
             self._iterator.seek(key)
         except plyvel.Error as error:
-            raise EngineFailure(str(error)) from error
+            raise _failure(error) from error
 
     def close(self) -> None:
         """Release LevelDB's iterator."""
@@ -92,7 +102,7 @@ class LevelSnapshot:
         try:
             value: bytes | None = self._snapshot.get(key, verify_checksums=True)
         except plyvel.Error as error:
-            raise EngineFailure(str(error)) from error
+            raise _failure(error) from error
         return value
 
     def iterate(self, start: bytes, end: bytes, *, reverse: bool = False) -> LevelCursor:
@@ -123,7 +133,7 @@ class LevelEngine:
                 max_open_files=OPEN_FILES_MAX,
             )
         except plyvel.Error as error:
-            raise EngineFailure(f"cannot open the engine in {directory}: {error}") from error
+            raise _failure(error, f"cannot open the engine in {directory}: ") from error
         self._get = self._db.get
         self._write_batch = self._db.write_batch
 
@@ -132,7 +142,7 @@ class LevelEngine:
         try:
             value: bytes | None = self._get(key, verify_checksums=True)
         except plyvel.Error as error:
-            raise EngineFailure(str(error)) from error
+            raise _failure(error) from error
         return value
 
     def iterate(self, start: bytes, end: bytes, *, reverse: bool = False) -> LevelCursor:
@@ -151,14 +161,14 @@ class LevelEngine:
         try:
             batch.write()
         except plyvel.Error as error:
-            raise EngineFailure(str(error)) from error
+            raise _failure(error) from error
 
     def make_durable(self) -> None:
         """Flush the memory table to a synced file."""
         try:
             self._db.compact_range(start=_NOWHERE[0], stop=_NOWHERE[1])
         except plyvel.Error as error:
-            raise EngineFailure(str(error)) from error
+            raise _failure(error) from error
 
     def snapshot(self) -> LevelSnapshot:
         """A LevelDB snapshot."""

@@ -13,6 +13,8 @@ are those of local indexes' entries and of collections' sizes: they are applied 
 leader's hybrid logical clock in microseconds; all outcomes of an entry share it. Bodies are JSON as stored; the
 record around a body is made while applying, when the log index is known.
 
+An entry may ask every replica for a digest of its state right behind it (`scrubbing`).
+
 Everything is msgpack. A version is never reused; old versions stay readable; fields are added at the end.
 """
 
@@ -56,6 +58,7 @@ class Entry(msgspec.Struct, array_like=True, gc=False, frozen=True):
     feed_position: int
     outcomes: list[WriteOutcome]
     index_figures: list[int] = []
+    scrub: bool = False
 
 
 class ReplicaState(msgspec.Struct, array_like=True, gc=False, frozen=True):

@@ -15,9 +15,11 @@ import random
 import secrets
 import signal
 import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import NoReturn
 
 import grpc
 import msgspec
@@ -43,21 +45,26 @@ from storagenode.apply_round import ApplyRound
 from storagenode.bootstrap import Belong, Bootstrap, InitialNode
 from storagenode.catalog_watch import watch_catalog
 from storagenode.checkpoints import Checkpoints
-from storagenode.control_service import ControlService, fetch_snapshot
+from storagenode.control_service import ControlService, GrpcDigests, fetch_snapshot
 from storagenode.data_directory import (
     DataDirectory,
     DirectoryInUse,
     ForeignDirectory,
     Identity,
     Peer,
+    note_damage,
+    noted_damage,
+    set_aside,
 )
-from storagenode.engine import EngineFailure
+from storagenode.engine import EngineDamage, EngineFailure
+from storagenode.healing import Healer
 from storagenode.leveldb_engine import LevelEngine
 from storagenode.log_entries import STATE_VERSION, ReplicaState, UnknownFormat
 from storagenode.metrics import MeasuredLog, NodeCollector
 from storagenode.node import CATALOG_GROUP, Node, ReplicaRefused
 from storagenode.peers import STORAGE_ROLE, Peers
 from storagenode.registration import register
+from storagenode.scrubbing import INTERVAL_S, Scrubber
 from storagenode.snapshots import BadSnapshot
 
 log = logging.getLogger(__name__)
@@ -140,6 +147,18 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
         help="bytes that an item collection may have in a table with local indexes (default: 10 GB)",
     )
     parser.add_argument(
+        "--scrub-interval",
+        type=float,
+        default=INTERVAL_S,
+        metavar="SECONDS",
+        help="how often the replicas of each partition are compared; 0: never (21600)",
+    )
+    parser.add_argument(
+        "--keep-damaged",
+        action="store_true",
+        help="refuse to start on damaged data, instead of setting it aside and starting as a new disk",
+    )
+    parser.add_argument(
         "--no-fsync",
         action="store_true",
         help="do not wait for the disk: loses acknowledged writes, for benchmarks only",
@@ -162,7 +181,17 @@ def main(argv: list[str]) -> int:
     except (DirectoryInUse, ForeignDirectory) as error:
         log.critical("cannot start: %s", error)
         return EXIT_CONFIGURATION
-    except (EngineFailure, UnknownFormat, BadSnapshot, LogCorruption) as error:
+    except (EngineDamage, BadSnapshot, LogCorruption) as error:
+        log.critical("the data directory is damaged: %s", error)
+        if flags.keep_damaged:
+            return EXIT_DISK
+        try:
+            set_aside(flags.data_dir, str(error))
+        except OSError as failure:
+            log.critical("cannot set the data directory aside: %s", failure)
+            return EXIT_DISK
+        _start_again()
+    except (EngineFailure, UnknownFormat) as error:
         log.critical("cannot use the data directory: %s", error)
         return EXIT_DISK
     except OSError as error:
@@ -173,6 +202,14 @@ def main(argv: list[str]) -> int:
 
 async def _run(flags: argparse.Namespace) -> None:
     directory = DataDirectory(flags.data_dir)
+    reason = noted_damage(flags.data_dir)
+    if reason is not None:
+        if flags.keep_damaged:
+            directory.close()
+            raise EngineDamage(reason)
+        set_aside(flags.data_dir, reason)
+        directory.close()
+        directory = DataDirectory(flags.data_dir)
     try:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -202,7 +239,7 @@ class _Process:
         self._grpc_address = ""
         self._environment = AsyncioEnvironment(loop)
         self._engine = LevelEngine(directory.engine)
-        self._round = ApplyRound(self._engine, _engine_failed)
+        self._round = ApplyRound(self._engine, self._engine_failed)
         self._peers = Peers(
             self._identity.node_id,
             lambda address, handler: LinkDialer(address, self._hello, handler, loop),
@@ -240,6 +277,25 @@ class _Process:
             self._spawn,
             flags.item_collection_size_max,
         )
+        self._healer = Healer(
+            self._node,
+            self._engine,
+            self._host,
+            self._peers,
+            directory.snapshots,
+            fetch_snapshot,
+            self._spawn,
+            self._engine_hopeless,
+        )
+        self._scrubber = Scrubber(
+            self._node,
+            self._engine,
+            self._peers,
+            GrpcDigests(),
+            self._spawn,
+            self._environment.now,
+            flags.scrub_interval,
+        )
         self._checkpoints = Checkpoints(
             self._engine, self._round, self._node.replicas.values, self._environment.now
         )
@@ -260,6 +316,21 @@ class _Process:
             self._address,
             self._grpc_address,
         )
+
+    def _engine_failed(self, error: EngineFailure) -> None:
+        """What the engine holds is not known any more."""
+        log.critical("the engine failed: %s", error)
+        if isinstance(error, EngineDamage):
+            self._engine_hopeless(error)
+        os._exit(EXIT_DISK)
+
+    def _engine_hopeless(self, error: EngineFailure) -> None:
+        """The engine cannot be repaired from within: this disk is given up, the others have what it had."""
+        log.critical("the engine cannot be used: %s", error)
+        if self._flags.keep_damaged or not isinstance(error, EngineDamage):
+            os._exit(EXIT_DISK)
+        note_damage(self._flags.data_dir, str(error))
+        _start_again()
 
     def _spawn(self, work: Awaitable[None]) -> None:
         """Run something beside the callbacks. What it raises is our bug: the process ends."""
@@ -286,7 +357,8 @@ class _Process:
         links = await self._listen_for_links(flags.link_listen)
         grpc_host, grpc_port = parse_listen(flags.grpc_listen)
         control_pb2_grpc.add_StorageControlServicer_to_server(  # type: ignore[no-untyped-call]
-            ControlService(self._node, self._engine, self._peers, self._hello), self._grpc
+            ControlService(self._node, self._engine, self._peers, self._hello, self._scrubber),
+            self._grpc,
         )
         grpc_port = self._grpc.add_insecure_port(format_address(grpc_host, grpc_port))
         self._address = flags.advertise or _reachable(links)
@@ -294,13 +366,22 @@ class _Process:
         await self._grpc.start()
         metrics_host, metrics_port = parse_listen(flags.metrics_listen)
         REGISTRY.register(
-            NodeCollector(self._node, self._engine, self._round, self._checkpoints, self._log)
+            NodeCollector(
+                self._node,
+                self._engine,
+                self._round,
+                self._checkpoints,
+                self._log,
+                self._healer,
+                self._scrubber,
+            )
         )
         metrics = await serve_metrics(metrics_host, metrics_port, self._is_ready)
         self._servers.append(metrics)
         self._host.start()
         self._peers.start(self._address, [node.address for node in flags.initial_cluster])
         self._spawn(self._checkpoints.run())
+        self._spawn(self._scrubber.run())
         if self._identity.cluster_id and CATALOG_GROUP in self._node.replicas:
             self._spawn(watch_catalog(self._node, self._peers))
             self._register()
@@ -483,10 +564,11 @@ def _reachable(listening: str) -> str:
     return format_address(socket.gethostname() if host in ("0.0.0.0", "::") else host, port)
 
 
-def _engine_failed(error: EngineFailure) -> None:
-    """What the engine holds is not known any more."""
-    log.critical("the engine failed: %s", error)
-    os._exit(EXIT_DISK)
+def _start_again() -> NoReturn:
+    """Become the same process anew: what was open is closed by that."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    os.execv(sys.executable, sys.orig_argv)
 
 
 def _replica_failed(group: GroupId, error: BaseException) -> None:

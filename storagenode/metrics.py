@@ -17,7 +17,9 @@ from raft.group import LogStorage, Role
 from storagenode.apply_round import ApplyRound
 from storagenode.checkpoints import Checkpoints
 from storagenode.engine import DATA, FEED, Engine
+from storagenode.healing import Healer
 from storagenode.node import Node
+from storagenode.scrubbing import Scrubber
 
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 1.0)
 _PREFIX = "quorate_storagenode_"
@@ -73,12 +75,16 @@ class NodeCollector(Collector):
         apply_round: ApplyRound,
         checkpoints: Checkpoints,
         measured_log: MeasuredLog,
+        healer: Healer | None = None,
+        scrubber: Scrubber | None = None,
     ) -> None:
         self._node = node
         self._engine = engine
         self._round = apply_round
         self._checkpoints = checkpoints
         self._log = measured_log
+        self._healer = healer
+        self._scrubber = scrubber
 
     def describe(self) -> list[Metric]:
         """Nothing to check for duplicates: that would collect."""
@@ -165,6 +171,19 @@ class NodeCollector(Collector):
             "Replicas that found their data damaged.",
             sum(r.standing.fault is not None for r in self._node.replicas.values()),
         )
+        if self._healer is not None:
+            yield counter(
+                "replicas_repaired",
+                "Damaged replicas repaired from their leaders.",
+                self._healer.healed,
+            )
+        if self._scrubber is not None:
+            yield counter("scrubs", "Comparisons of replicas.", self._scrubber.scrubs)
+            yield counter(
+                "scrub_mismatches",
+                "Replicas that scrubbing found damaged or different.",
+                self._scrubber.mismatches,
+            )
         size = GaugeMetricFamily(
             f"{_PREFIX}engine_size_bytes", "About what the engine has on disk.", labels=["content"]
         )

@@ -54,6 +54,7 @@ from storagenode.engine import (
     REMOVING,
     TOMBSTONE,
     Engine,
+    EngineFailure,
     data_range,
     feed_range,
     group_key,
@@ -82,6 +83,10 @@ class ReplicaRefused(Exception):
     """A replica cannot be opened as asked; asking again will not help."""
 
 
+def _raise(error: EngineFailure) -> None:
+    raise error
+
+
 class Node:
     """All replicas of one storage node.
 
@@ -90,6 +95,9 @@ class Node:
         catalog: Where the catalog is, as far as this node was told without holding a replica of it.
         catalog_position: In group 0's log, of what `catalog` says.
         handler_failures: Exceptions of request handlers so far, for metrics.
+        on_fault: Told that a replica went out of service (`healing.Healer` repairs it).
+        on_scrub: Told that a replica stands where a digest of it is asked for (`scrubbing.Scrubber` makes it).
+        on_engine_failure: Told that the engine failed while a snapshot was installed, or old data deleted.
         scans: Pages in the making.
     """
 
@@ -126,6 +134,9 @@ class Node:
         self.catalog: tuple[ReplicaAddress, ...] = ()
         self.catalog_position = 0
         self.handler_failures = 0
+        self.on_fault: Callable[[Replica], None] = lambda replica: None
+        self.on_scrub: Callable[[Replica, LogIndex], None] = lambda replica, index: None
+        self.on_engine_failure: Callable[[EngineFailure], None] = _raise
         self._own = own
         self._engine = engine
         self._round = apply_round
@@ -144,6 +155,8 @@ class Node:
             wall_micros,
             self._snapshot_wanted,
             collection_size_max,
+            lambda replica: self.on_fault(replica),
+            lambda replica, index: self.on_scrub(replica, index),
         )
         self._handlers: dict[type[Any], Callable[[Link, Any], None]] = {
             Get: self._on_get,
@@ -204,8 +217,9 @@ class Node:
             found.checkpoint_term,
         )
         mark = self._engine.get(group_key(APPLIED, found.group_id))
-        held = SENTINEL_INDEX if mark is None else decode_applied(mark).index
+        held = SENTINEL_INDEX if mark is None else LogIndex(decode_applied(mark).index)
         replica.engine_index = LogIndex(held)
+        replica.engine_index = held
         if held < found.checkpoint_index:
             # The log was cut behind a checkpoint that the engine does not hold: data is missing.
             replica.fail(f"engine stands at {held}, checkpoint at {found.checkpoint_index}")
@@ -371,6 +385,8 @@ class Node:
                 await snapshots.install(
                     replica, self._engine, file, capture, self._host.when_durable
                 )
+        except EngineFailure as error:
+            self.on_engine_failure(error)
         finally:
             self._fetching.discard(group)
 

@@ -70,6 +70,8 @@ class Surroundings:
         wall_micros: Wall clock in microseconds: what the leader stamps writes with.
         snapshot_wanted: Told that a replica needs a snapshot (replica, source, index).
         collection_size_max: Bytes that an item collection may have in a table with local indexes.
+        on_fault: Told that a replica went out of service.
+        on_scrub: Told that the engine holds just what an entry left that asks for a digest (replica, index).
     """
 
     environment: Environment
@@ -79,6 +81,8 @@ class Surroundings:
     wall_micros: Callable[[], int]
     snapshot_wanted: "Callable[[Replica, Member, LogIndex], None]"
     collection_size_max: int = ITEM_COLLECTION_SIZE_BYTES_MAX
+    on_fault: "Callable[[Replica], None]" = lambda replica: None
+    on_scrub: "Callable[[Replica, LogIndex], None]" = lambda replica, index: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,8 @@ class Replica:
         applied_term: Its term.
         engine_index: Up to where the engine may hold effects of an earlier life's applies. Below it the engine
             is ahead of the applied index (all of it committed, and applied again), so it shows no state of it.
+        engine_index: What the engine held when the replica came to life; entries up to there are applied on top of
+            what they, and later ones, already did.
         dirty_since: Environment's time of the first apply after the last checkpoint; infinite if none.
     """
 
@@ -133,6 +139,9 @@ class Replica:
         self._environment = environment
         self._round = surroundings.round
         self._snapshot_wanted = surroundings.snapshot_wanted
+        self._on_fault = surroundings.on_fault
+        self._on_scrub = surroundings.on_scrub
+        self.engine_index = index
         self._applied_key = group_key(APPLIED, group_id)
         self._gathering = False  # joined this turn's round
         # While a snapshot is being installed, entries wait here.
@@ -241,7 +250,11 @@ class Replica:
         if payload is not None:
             self._round.applied_bytes += len(payload)
             self._round.applied_entries += 1
-            self._perform(self._writes.take_applied(payload) or decode_entry(payload), index)
+            entry = self._writes.take_applied(payload) or decode_entry(payload)
+            self._perform(entry, index)
+            if entry.scrub and index > self.engine_index and self.standing.is_sound:
+                self._round.flush()
+                self._on_scrub(self, index)
 
     def _now_us(self) -> int:
         return int(self._environment.now() * 1_000_000)
@@ -360,13 +373,7 @@ class Replica:
         self.standing.is_blank = False
         self.standing.fault = None
         self._load(capture.state, capture.configuration, capture.index, capture.term)
-        held, self._held = self._held, []
-        for index, term, content in held:
-            if isinstance(content, Configuration):
-                self.configure(index, term, content)
-            else:
-                self.apply(index, term, content)
-        self._round.flush()
+        self._apply_held()
         self._feed.wake()
 
     # --- end of service ---
@@ -381,6 +388,26 @@ class Replica:
             self._refuse_waiting()
             if standing.role is Role.LEADER:
                 standing.group.transfer_leadership()
+            self._on_fault(self)
+
+    def abandon_install(self) -> None:
+        """No snapshot came: go on as before, with the entries that came meanwhile."""
+        self.standing.is_installing = False
+        self._apply_held()
+
+    def _apply_held(self) -> None:
+        held, self._held = self._held, []
+        for index, term, content in held:
+            if isinstance(content, Configuration):
+                self.configure(index, term, content)
+            else:
+                self.apply(index, term, content)
+        self._round.flush()
+
+    def ask_scrub(self) -> None:
+        """As leader, let all replicas make a digest at the same log position."""
+        if self.standing.is_leading:
+            self._writes.ask_scrub()
 
     def stop(self) -> None:
         """Take no new requests: the process or the replica is about to go."""

@@ -286,8 +286,20 @@ async def install(
     if not group.wants_snapshot(capture.index):
         forget_file(file)
         return
-    old = replica.capture().state
     replica.begin_install()
+    await replace_state(replica, engine, file, capture, when_durable)
+
+
+async def replace_state(
+    replica: Replica,
+    engine: Engine,
+    file: Path,
+    capture: Capture,
+    when_durable: Callable[[Callable[[], None]], None],
+) -> None:
+    """Replace the state of a replica that is installing, at or behind what it has applied; then it serves."""
+    group = replica.standing.group
+    old = replica.capture().state
     installation = note(engine, replica.group_id, file, [old, capture.state])
     for _ in steps(engine, replica.group_id, installation, file, capture):
         await asyncio.sleep(0)

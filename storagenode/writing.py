@@ -124,6 +124,7 @@ class Writes:
         self._proposals: dict[int, Proposal] = {}  # without outcome, by number
         self._unapplied: deque[Proposal] = deque()
         self._number = 0
+        self._scrub_asked = False
         self._scheduled = False
         # Figures of the partition once everything proposed is applied.
         self._item_count = 0
@@ -181,6 +182,7 @@ class Writes:
         """Leadership, or service, is over: answer every write that is not proposed yet."""
         queue, self._queue = self._queue, deque()
         self._queued_bytes = 0
+        self._scrub_asked = False
         for pending in queue:
             self._finish(pending, self._standing.refusal)
 
@@ -235,8 +237,14 @@ class Writes:
 
     def on_writable(self) -> None:
         """The group takes a proposal again."""
-        if self._queue:
+        if self._queue or self._scrub_asked:
             self._propose()
+
+    def ask_scrub(self) -> None:
+        """Let the next entry, with writes or without, ask all replicas for a digest."""
+        self._scrub_asked = True
+        if self._standing.group.accepts_proposals:
+            self._schedule()
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -297,7 +305,7 @@ class Writes:
                 )
             )
             writes.append(pending)
-        if outcomes:
+        if outcomes or self._scrub_asked:
             timestamp = max(self._wall_micros(), self._timestamp + 1)
             self._item_count, self._size_bytes = item_count, size_bytes
             self._feed_position, self._timestamp = position, timestamp
@@ -310,7 +318,9 @@ class Writes:
                 position,
                 outcomes,
                 index_figures,
+                self._scrub_asked,
             )
+            self._scrub_asked = False
             proposal = Proposal(number, entry, encode_entry(entry), writes)
             self._proposals[number] = proposal
             self._unapplied.append(proposal)

@@ -2,10 +2,22 @@
 
 import json
 import shutil
+import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.cluster.harness import LocalCluster, wait_until
+import plyvel
+import pytest
+
+from tests.cluster.harness import (
+    LocalCluster,
+    http_get,
+    is_alive,
+    running_cluster,
+    signal_pid,
+    wait_until,
+)
 from tests.cluster.test_faults import (
     TABLE,
     assert_linearizable,
@@ -36,7 +48,11 @@ def is_whole(cluster: LocalCluster, lost: set[str]) -> bool:
 
 
 def node_id(cluster: LocalCluster, name: str) -> str:
-    return str(json.loads((data_directory(cluster, name) / "node.json").read_text())["node_id"])
+    """Of the disk that the node runs on; empty while it has none."""
+    try:
+        return str(json.loads((data_directory(cluster, name) / "node.json").read_text())["node_id"])
+    except FileNotFoundError:
+        return ""
 
 
 def test_an_emptied_disk_is_whole_again_by_itself_under_load(own_cluster: LocalCluster):
@@ -80,3 +96,93 @@ def test_an_emptied_disk_is_whole_again_by_itself_under_load(own_cluster: LocalC
         "table active",
     )
     client.close()
+
+
+def flip_bytes(file: Path, offset: int, count: int = 64) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(offset)
+        data = opened.read(count)
+        opened.seek(offset)
+        opened.write(bytes(byte ^ 0xFF for byte in data))
+
+
+def damage_engine(directory: Path) -> None:
+    tables = sorted((directory / "engine").glob("*.ldb"))
+    assert tables, "a stop leaves a checkpoint"
+    for table in tables:
+        flip_bytes(table, table.stat().st_size // 3)
+
+
+def damage_log(directory: Path) -> None:
+    segment = min((directory / "log").iterdir())
+    flip_bytes(segment, 4096)
+
+
+@pytest.mark.parametrize("damage", [damage_engine, damage_log])
+def test_damage_is_found_and_repaired_and_never_served(
+    own_cluster: LocalCluster, damage: Callable[[Path], None]
+):
+    create_table(own_cluster)
+    client = WireClient(own_cluster.http)
+    for n in range(400):
+        put(client, f"before-{n}", n)
+    victim = "storage-az1-0"  # of the router's zone: eventually consistent reads go there
+    directory = data_directory(own_cluster, victim)
+    old = node_id(own_cluster, victim)
+    signal_pid(own_cluster.process(victim)["pid"], signal.SIGTERM)
+    wait_until(lambda: not is_alive(own_cluster.process(victim)["pid"]), 20, "stopped")
+    damage(directory)
+    own_cluster.restart(victim)
+
+    def repaired() -> bool:
+        for n in range(0, 400, 7):
+            assert get(client, f"before-{n}", strong=False) == n
+        return node_id(own_cluster, victim) != old and is_whole(own_cluster, {old})
+
+    wait_until(repaired, 90, "found and repaired", 0.3)
+    assert (directory.parent / f"{directory.name}.damaged-1" / "damaged").exists()
+    for n in range(400):
+        assert get(client, f"before-{n}") == n
+    client.close()
+
+
+def metric(cluster: LocalCluster, name: str) -> float:
+    """Sum over all storage nodes."""
+    return sum(
+        float(line.split()[1])
+        for process in cluster.processes("storagenode")
+        for line in http_get(process["metrics"])[1].splitlines()
+        if line.startswith(name + " ")
+    )
+
+
+def test_a_record_that_is_whole_and_wrong_is_found_by_scrubbing_and_repaired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("QUORATE_SCRUB_INTERVAL", "3")
+    with running_cluster(tmp_path / "data", "--no-restart") as cluster:
+        create_table(cluster, partitions=1)
+        client = WireClient(cluster.http)
+        for n in range(100):
+            put(client, f"before-{n}", n)
+        victim = "storage-az1-0"
+        signal_pid(cluster.process(victim)["pid"], signal.SIGTERM)
+        wait_until(lambda: not is_alive(cluster.process(victim)["pid"]), 20, "stopped")
+        engine = plyvel.DB(str(data_directory(cluster, victim) / "engine"))
+        # Table ids of users begin at 256.
+        first, second, *_ = engine.iterator(start=b"d" + (256).to_bytes(8, "big"), stop=b"e")
+        engine.put(first[0], second[1])
+        engine.close()
+        cluster.restart(victim)
+        wait_until(
+            lambda: metric(cluster, "quorate_storagenode_replicas_repaired_total") >= 1,
+            60,
+            "found and repaired",
+            0.3,
+        )
+        assert metric(cluster, "quorate_storagenode_scrub_mismatches_total") >= 1
+        wait_until(lambda: is_whole(cluster, set()), 30, "whole", 0.3)
+        for n in range(100):
+            assert get(client, f"before-{n}", strong=False) == n
+            assert get(client, f"before-{n}") == n
+        client.close()
