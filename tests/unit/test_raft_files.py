@@ -1,8 +1,14 @@
 """The log's files on a real directory."""
 
 import asyncio
+import subprocess
+import sys
+from pathlib import Path
 
-from raft.files import FileLogStorage
+import pytest
+
+from raft.files import DISK_ERROR_EXIT_STATUS, FileLogStorage
+from raft.node_log import NodeLog
 
 SEGMENT_BYTES = 4096
 
@@ -42,3 +48,74 @@ def test_appends_rolls_reads_and_removes(tmp_path):
         ]
 
     asyncio.run(scenario())
+
+
+# Creates groups, each durable before its number is printed, until the file size limit (a full disk) ends it.
+FILLS_ITS_DISK = """
+import queue, resource, sys
+from pathlib import Path
+from raft.files import FileLogStorage
+from raft.group import Configuration, LogIndex, Member, NodeId, ReplicaId, Term
+from raft.node_log import NodeLog
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+calls = queue.SimpleQueue()
+storage = FileLogStorage(Path(sys.argv[1]), calls.put, int(sys.argv[3]))
+log = NodeLog(storage, int(sys.argv[3]), lambda journals: None)
+log.recover()
+configuration = Configuration((Member(ReplicaId(1), NodeId("a")),))
+group = max(log.journals, default=0)
+while True:
+    group += 1
+    log.create(group, ReplicaId(1), configuration, LogIndex(10), Term(1), b"s" * 3000)
+    log.sync()
+    calls.get()()
+    print(group, flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "segment_bytes"),
+    [
+        (50_000, 4096),  # a batch is written in part: the segment is longer than was preallocated
+        (50_000, 1 << 20),  # not even the first segment can be preallocated
+    ],
+)
+def test_a_full_disk_ends_the_process_and_loses_nothing_that_was_durable(
+    tmp_path, limit, segment_bytes
+):
+    def fill(limit, segment_bytes):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                FILLS_ITS_DISK,
+                tmp_path / "log",
+                str(limit),
+                str(segment_bytes),
+            ],
+            cwd=Path(__file__).resolve().parents[2],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == DISK_ERROR_EXIT_STATUS, done.stderr
+        assert "the raft log cannot be written" in done.stderr
+        return [int(line) for line in done.stdout.split()]
+
+    def recovered():
+        storage = FileLogStorage(tmp_path / "log", lambda call: None, 4096)
+        log = NodeLog(storage, 4096, lambda journals: None)
+        log.recover()
+        storage.close()
+        return sorted(log.journals)
+
+    durable = fill(limit, segment_bytes)
+    assert bool(durable) == (segment_bytes < limit)
+    assert recovered()[: len(durable)] == durable
+    # Started again while it is still full: the same end, and still nothing lost.
+    more = fill(100 if segment_bytes < limit else limit, segment_bytes)
+    assert more == []
+    assert recovered()[: len(durable)] == durable
+    # Space is back.
+    assert fill(200_000, 4096)[0] in (len(durable) + 1, len(durable) + 2)
