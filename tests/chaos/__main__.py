@@ -238,12 +238,17 @@ def main(argv: list[str]) -> int:
             scene = Scene(cluster, chance, list(table.key_by_group()), options.target)
             played = play(table, fault, scene, number, seed)
             rounds.append(played)
-            verdict = f"VIOLATION {played.violations[0]}" if played.violations else "linearizable"
+            verdict = "linearizable"
+            if played.violations:
+                verdict = f"VIOLATION {played.violations[0]}"
+            elif played.undecided:
+                verdict = f"{len(played.undecided)} histories not decided"
+            kinds = f" {played.errors}" if played.errors else ""
             print(
                 f"{time.monotonic() - began:5.0f} s  {played.did}\n"
                 f"         |{strip(played.counts)}|\n"
                 f"         longest write gap of a partition {played.gap.gap_s:.2f} s,"
-                f" {played.operations} operations, {played.gap.failed} failed {played.errors or ''}, {verdict}",
+                f" {played.operations} operations, {played.gap.failed} failed{kinds}, {verdict}",
                 flush=True,
             )
     report(rounds, time.monotonic() - began)
