@@ -139,6 +139,15 @@ def _first_members(disks: Mapping[str, Report]) -> list[str]:
     return sorted(members[:CATALOG_REPLICAS_MAX])
 
 
+def has_forgotten(own: Identity, belong: Belong) -> bool:
+    """Whether a founding replica of ours that is not in the log was there once: asked when it is not found.
+
+    The identity names its cluster only once that replica is durable. Its votes and acknowledged writes are gone
+    with the log; created anew under its old id it would be counted as still holding them.
+    """
+    return belong.replica_id is not None and bool(own.cluster_id)
+
+
 class Bootstrap:
     """Asks around until the node knows its cluster, then calls `on_cluster` once."""
 

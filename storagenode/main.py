@@ -42,7 +42,7 @@ from raft.group import Configuration, GroupId, Member, NodeId, ReplicaId, Settin
 from raft.host import MultiRaftHost
 from raft.node_log import Corruption as LogCorruption
 from storagenode.apply_round import ApplyRound
-from storagenode.bootstrap import Belong, Bootstrap, InitialNode
+from storagenode.bootstrap import Belong, Bootstrap, InitialNode, has_forgotten
 from storagenode.catalog_watch import watch_catalog
 from storagenode.checkpoints import Checkpoints
 from storagenode.control_service import ControlService, GrpcDigests, fetch_snapshot
@@ -431,7 +431,13 @@ class _Process:
             ),
             hearsay=True,
         )
-        if belong.replica_id is not None:
+        if has_forgotten(self._identity, belong):
+            log.error(
+                "the catalog's replica is not on this disk any more: not created again. "
+                "If its log was lost, empty the data directory: it returns as a new disk",
+                extra={"node": self._identity.node_id, "replica": belong.replica_id},
+            )
+        elif belong.replica_id is not None:
             members = tuple(
                 Member(ReplicaId(replica.replica_id), NodeId(replica.node_id))
                 for replica in belong.replicas

@@ -6,6 +6,7 @@ Requests come over the links as a router's do. No port is fixed and no wait is f
 import asyncio
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -223,6 +224,25 @@ async def storage_nodes(root):
             process.kill()
             process.wait()
         await asyncio.sleep(0)  # links that were just closed leave the loop
+
+
+def test_a_disk_that_lost_its_log_is_not_taken_for_what_it_was(tmp_path):
+    async def run():
+        async with storage_nodes(tmp_path) as nodes:
+            assert await nodes.put("before")
+            nodes.kill("b")
+            shutil.rmtree(tmp_path / "b" / "log")
+            nodes.start("b")
+
+            async def refused():
+                return nodes.log_has("b", "the catalog's replica is not on this disk any more")
+
+            await until(refused, "b knows what it lost")
+            assert await nodes.replica("b", 0) is None
+            assert await nodes.put("after")
+            assert await nodes.get("before") == "x"
+
+    asyncio.run(run())
 
 
 def test_acknowledged_writes_survive_kill_9_of_the_leader_and_of_all(tmp_path):

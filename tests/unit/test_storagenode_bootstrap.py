@@ -1,9 +1,18 @@
 """Who founds a cluster, who joins one, and who waits."""
 
+import msgspec
 import pytest
 
 from proto.messages import Catalog, Hello, ReplicaAddress
-from storagenode.bootstrap import Belong, Bootstrap, InitialNode, Report, Wait, decide
+from storagenode.bootstrap import (
+    Belong,
+    Bootstrap,
+    InitialNode,
+    Report,
+    Wait,
+    decide,
+    has_forgotten,
+)
 from storagenode.data_directory import Identity
 from tests.unit.storagenode_harness import FakeEnvironment
 
@@ -88,6 +97,15 @@ def test_a_member_of_an_existing_cluster_takes_its_place():
     catalog = existing("n1.x", "n2.x", "n3.x")
     decision = decide(own(2), "h:2", THREE, [report(1, catalog=catalog)])
     assert decision == Belong("c", tuple(catalog.replicas), 2, created=False)
+
+
+def test_a_member_that_was_there_before_has_forgotten():
+    me = own(2)
+    belong = decide(me, "h:2", THREE, [report(1, catalog=existing("n1.x", "n2.x", "n3.x"))])
+    assert not has_forgotten(me, belong)
+    assert has_forgotten(msgspec.structs.replace(me, cluster_id="c"), belong)
+    elsewhere = decide(own(4), "h:9", THREE, [report(1, catalog=existing("n1.x", "n2.x"))])
+    assert not has_forgotten(msgspec.structs.replace(own(4), cluster_id="c"), elsewhere)
 
 
 @pytest.mark.parametrize("me", [2, 4])
