@@ -26,6 +26,9 @@ EXPRESSION_IN_OPERANDS_MAX = 100
 EXPRESSION_PLACEHOLDER_SIZE_BYTES_MAX = 255
 EXPRESSION_VALUES_SIZE_BYTES_MAX = 2 * 1024 * 1024
 DOCUMENT_PATH_DEPTH_MAX = 32
+LEGACY_COMPARISONS_MAX = 2_000
+"""Conditions and operands of one Expected, QueryFilter or ScanFilter together: our own bound, about what the
+size of an expression allows, because a filter is evaluated on every item of a page."""
 
 # --- requests
 REQUEST_SIZE_BYTES_MAX = 16 * 1024 * 1024

@@ -22,8 +22,10 @@ from datamodel.expressions import (
 )
 from datamodel.expressions.legacy import LegacyAction, LegacyTerm, condition_text, update_text
 from datamodel.expressions.syntax_tree import Path
+from datamodel.expressions.updates import TOO_LARGE
 from datamodel.items import check_name_size
 from datamodel.key_encoding import KeySchema, SortCondition, SortOperator
+from datamodel.limits import ITEM_SIZE_BYTES_MAX, LEGACY_COMPARISONS_MAX
 from datamodel.requests import AttributeValueUpdate, ExpectedAttributeValue
 from datamodel.requests import Condition as ConditionMember
 
@@ -187,6 +189,10 @@ def expected_condition(
 def _condition(
     parts: Sequence[tuple[str, str, Sequence[AttributeValue]]], operator: str | None
 ) -> LegacyCondition:
+    if sum(1 + len(operands) for _, _, operands in parts) > LEGACY_COMPARISONS_MAX:
+        raise ValidationError(
+            f"{_INVALID}More than {LEGACY_COMPARISONS_MAX} conditions and operands"
+        )
     values: dict[str, AttributeValue] = {}
     terms: list[LegacyTerm] = []
     for name, comparison, operands in parts:
@@ -301,8 +307,10 @@ def attribute_updates(updates: Mapping[str, AttributeValueUpdate] | None) -> Leg
         return None
     values: dict[str, AttributeValue] = {}
     actions: list[LegacyAction] = []
+    size = 0
     for name, member in updates.items():
         check_name_size(name)
+        size += len(name)
         action = member.Action or "PUT"
         if member.Value is None:
             if action != "DELETE":
@@ -311,7 +319,8 @@ def attribute_updates(updates: Mapping[str, AttributeValueUpdate] | None) -> Leg
                 )
             actions.append((action, name, None))
             continue
-        value, _ = normalise_value(member.Value)
+        value, value_size = normalise_value(member.Value)
+        size += value_size
         kind = type_of(value)
         if action == "DELETE" and kind not in _DELETABLE:
             raise ValidationError(
@@ -322,6 +331,9 @@ def attribute_updates(updates: Mapping[str, AttributeValueUpdate] | None) -> Leg
         placeholder = f":u{len(values)}"
         values[placeholder] = value
         actions.append((action, name, placeholder))
+    if size > ITEM_SIZE_BYTES_MAX:
+        # More than an item can have: it never becomes work for a leader.
+        raise ValidationError(TOO_LARGE)
     text = update_text(actions)
     return LegacyChange(read_update(text, None), text, values)
 

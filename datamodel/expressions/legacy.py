@@ -1,8 +1,8 @@
 """Conditions and updates from before expressions: Expected, QueryFilter, ScanFilter, AttributeUpdates.
 
-They become the same trees as expressions do, but not by way of an expression's text: they know no limits of
-length or number, name whole attributes only, and differ from expressions where noted below. For the way to the
-storage node they have a text of their own, which no client can send as an expression:
+They become the same trees as expressions do, but not by way of an expression's text: they know no limits of its
+length or number of operators, name whole attributes only, and differ from expressions where noted below. For
+the way to the storage node they have a text of their own, which no client can send as an expression:
 
     text      = NUL · JSON
     condition = ["AND" | "OR", [[operator, attribute, placeholder, ...], ...]]

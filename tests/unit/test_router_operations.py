@@ -431,3 +431,13 @@ def test_replies_are_json_that_needs_no_second_look(plain):
     assert json.dumps(plain.ok("Scan")["Items"]) == json.dumps(
         [thing("a", v={"S": 'quote " and \\ and é'})]
     )
+
+
+def test_attribute_updates_larger_than_any_item_go_nowhere(plain):
+    before = len(plain.storage.requests)
+    updates = {f"{n:0300}": {"Action": "DELETE"} for n in range(2_000)}
+    assert plain.error("UpdateItem", Key=thing("a"), AttributeUpdates=updates) == (
+        *VALIDATION,
+        "Item size to update has exceeded the maximum allowed size",
+    )
+    assert len(plain.storage.requests) == before

@@ -283,6 +283,17 @@ def test_segments_cover_the_table_once(plain, total):
         ),
         ({"IndexName": "nope"}, "The table does not have the specified index: nope"),
         (
+            {
+                "ScanFilter": {
+                    "v": {
+                        "ComparisonOperator": "IN",
+                        "AttributeValueList": [{"N": str(n)} for n in range(2_000)],
+                    }
+                }
+            },
+            "One or more parameter values were invalid: More than 2000 conditions and operands",
+        ),
+        (
             {"ScanFilter": {}, "ConditionalOperator": "OR"},
             "ConditionalOperator cannot be used without Filter or Expected",
         ),
