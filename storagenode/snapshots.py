@@ -136,6 +136,12 @@ async def store(
             target.write(data)
         target.flush()
         await asyncio.to_thread(os.fsync, target.fileno())
+    # Its name as well: the engine is going to note, durably, that it is there.
+    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        await asyncio.to_thread(os.fsync, directory)
+    finally:
+        os.close(directory)
     capture = await asyncio.to_thread(check_file, file, group)
     if capture.index < at_least:
         raise BadSnapshot(f"snapshot at {capture.index}, wanted one at {at_least} or later")

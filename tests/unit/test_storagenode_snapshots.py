@@ -1,12 +1,15 @@
 """Snapshots: sent, stored, checked, installed; and interrupted at every step."""
 
 import asyncio
+import os
+from types import SimpleNamespace
 
 import pytest
 
 from proto import control_pb2
 from raft.group import LogIndex, RecoveredGroup, ReplicaId
 from storagenode import snapshots
+from storagenode.control_service import ControlService
 from storagenode.engine import DATA, INSTALLING, group_key
 from storagenode.log_entries import encode_state
 from storagenode.memory_engine import MemoryEngine
@@ -140,6 +143,38 @@ def test_a_snapshot_that_is_too_old_is_refused(tmp_path):
     chunks = asyncio.run(chunks_of(source))
     with pytest.raises(snapshots.BadSnapshot, match="wanted one at"):
         stored(chunks, tmp_path / "s", at_least=source.replica.applied_index + 1)
+
+
+def test_a_stored_snapshot_is_durable_with_its_name(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), fsync(fd)))
+    stored(asyncio.run(chunks_of(filled())), tmp_path / "s")
+    assert synced == [(tmp_path / "s").stat().st_ino, tmp_path.stat().st_ino]
+
+
+def test_no_snapshot_is_taken_of_an_engine_that_is_ahead_of_the_log():
+    """After a restart it may hold what this life has yet to apply."""
+
+    class Aborted(Exception):
+        pass
+
+    class Context:
+        async def abort(self, code, details):
+            raise Aborted(details)
+
+    source = filled()
+    node = SimpleNamespace(replicas={7: source.replica})
+    service = ControlService(node, source.engine, None, None)
+    request = control_pb2.FetchSnapshotRequest(group=7, at_least_index=1)
+
+    async def fetch():
+        return [chunk async for chunk in service.FetchSnapshot(request, Context())]
+
+    assert asyncio.run(fetch())
+    source.replica.engine_index = source.replica.applied_index + 1
+    with pytest.raises(Aborted, match="no sound state"):
+        asyncio.run(fetch())
 
 
 def test_a_damaged_record_is_not_sent_on():
