@@ -123,9 +123,17 @@ class Store:
     def __init__(self) -> None:
         self.durable: dict[bytes, bytes] = {}
         self.batches: list[tuple[list[Mutation], bool]] = []
+        self._settled = 0
 
-    def settle(self, count: int) -> None:
-        """The first so many batches are durable now."""
+    @property
+    def written(self) -> int:
+        """Batches so far."""
+        return self._settled + len(self.batches)
+
+    def settle(self, written: int) -> None:
+        """The first so many batches ever written are durable now."""
+        count = max(written - self._settled, 0)
+        self._settled += count
         for mutations, _ in self.batches[:count]:
             for key, value in mutations:
                 if value is None:
@@ -145,16 +153,19 @@ class Store:
         else:
             kept = [batch for batch in self.batches if batch[1] or rng.random() < 0.5]
         self.batches = kept
-        self.settle(len(kept))
+        self.settle(self.written)
 
 
 class SimEngine(MemoryEngine):
     """The engine of one process on a store that outlives it."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(
+        self, store: Store, on_sync: Callable[[], None], is_in_thread: Callable[[], bool]
+    ) -> None:
         super().__init__()
         self._store = store
-        self._flushing: list[int] = []
+        self._on_sync = on_sync
+        self._is_in_thread = is_in_thread
         super().write(list(store.durable.items()))
         for mutations, _ in store.batches:
             super().write(mutations)
@@ -163,17 +174,15 @@ class SimEngine(MemoryEngine):
         batch = list(mutations)
         self._store.batches.append((batch, sync))
         super().write(batch)
+        if sync:
+            self._on_sync()
 
     def make_durable(self) -> None:
-        """Called in a thread: durable when the thread has ended (`flushed`), not before."""
+        """Called in a thread, what was written is durable when that has ended, not before; else at once."""
         super().make_durable()
-        self._flushing.append(len(self._store.batches))
-
-    def flushed(self) -> None:
-        if self._flushing:
-            count = self._flushing.pop(0)
-            self._store.settle(count)
-            self._flushing = [later - count for later in self._flushing]
+        if not self._is_in_thread():
+            self._store.settle(self._store.written)
+        self._on_sync()
 
     def close(self) -> None:
         pass

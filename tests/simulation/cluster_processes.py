@@ -80,7 +80,9 @@ class _NodeParts(_Process):
         self._address = address(process.name)
         self._grpc_address = grpc_address(process.name)
         self._environment = SimEnvironment(process)
-        self._engine = process.engine = SimEngine(machine.store)
+        self._engine = process.engine = SimEngine(
+            machine.store, process.at_sync, lambda: process.is_in_thread
+        )
         self._round = ApplyRound(self._engine, process.fatal)
         self._peers = Peers(
             self._identity.node_id,
@@ -192,6 +194,7 @@ class StorageProcess(Process):
         node_id = f"{name}.{self.random.getrandbits(32):08x}"
         self.machine = Machine(name, az, node_id, directory / name)
         self.initial: list[InitialNode] = []
+        self.on_sync: Callable[[StorageProcess], None] | None = None
         self.engine: SimEngine
         self.files: LogFiles
         self.parts: _NodeParts
@@ -243,12 +246,24 @@ class StorageProcess(Process):
 
         self.post(begin)
 
-    def thread_done(self, args: Any) -> None:
-        names = [getattr(arg, "__name__", "") for arg in args]
-        if "make_durable" in names:
-            self.engine.flushed()
-        elif "fsync" in names:
-            self.machine.synced(args[names.index("fsync") + 1])
+    def at_sync(self) -> None:
+        """The engine syncs: a moment that is followed by others which rely on it."""
+        if self.on_sync is not None:
+            self.on_sync(self)
+
+    def thread_began(self, args: Any) -> object:
+        return self.machine.store.written if _calls(args, "make_durable") else None
+
+    def thread_done(self, args: Any, promise: object) -> None:
+        if isinstance(promise, int):
+            self.machine.store.settle(promise)
+        elif _calls(args, "fsync"):
+            self.machine.synced(args[-1])
+
+
+def _calls(args: Any, name: str) -> bool:
+    """Whether what `asyncio.to_thread` was given is this function."""
+    return bool(args) and getattr(args[0], "__name__", "") == name
 
 
 class ClientProcess(Process):

@@ -1,7 +1,9 @@
 """Clients and fate of a simulated cluster, and one whole run of it."""
 
+import gc
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -90,7 +92,7 @@ class Fate:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._world = cluster.world
-        self._is_on = True
+        self.is_on = True
 
     def begin(self) -> None:
         rng = self._world.rng
@@ -108,12 +110,29 @@ class Fate:
         ):
             # Some kinds not at all, some often: what masks what differs from seed to seed.
             self._repeat(rate * rng.choice((0, 0.5, 1, 1, 2)), action)
+        self._sync_crashes = rng.choice((0, 0, 0.05, 0.3))
+        for node in self._cluster.nodes:
+            node.on_sync = self._at_sync
+
+    def _at_sync(self, node: StorageProcess) -> None:
+        """A crash just behind a sync of the engine finds steps half done."""
+        world, rng = self._world, self._world.rng
+        if not self.is_on or rng.random() >= self._sync_crashes:
+            return
+        life, machine = node.life, rng.random() < 0.6
+
+        def crash() -> None:
+            if node.life == life and self.is_on:
+                node.end(machine=machine)
+                self._later(node)
+
+        world.after(rng.choice((0.0005, 0.005, 0.05)) * rng.random(), crash)
 
     def _repeat(self, rate: float, action: Callable[[], None]) -> None:
         world = self._world
 
         def again() -> None:
-            if self._is_on:
+            if self.is_on:
                 action()
                 world.after(world.rng.expovariate(rate), again)
 
@@ -122,7 +141,7 @@ class Fate:
 
     def end(self) -> None:
         """All faults end; whatever is down starts."""
-        self._is_on = False
+        self.is_on = False
         self._world.log("HEAL")
         self._cluster.network.heal()
         for process in self._cluster.processes:
@@ -234,6 +253,7 @@ class Clients:
         self._written: dict[str, set[Any]] = {k: {None} for k in self.histories}
         self._seen: dict[str, Any] = dict.fromkeys(self.histories)
         self._unique = 0
+        self._rate = self.world.rng.choice((20.0, 20.0, 60.0))
         self._open: dict[int, Callable[[int, dict[str, Any]], None]] = {}
 
     def begin(self, count: int) -> None:
@@ -250,12 +270,22 @@ class Clients:
             kind = rng.choice(("add", "add", "read", "glance"))
         else:
             kind = rng.choice(
-                ("write", "exchange", "create", "swap", "take", "read", "glance", "query")
+                (
+                    "write",
+                    "exchange",
+                    "create",
+                    "swap",
+                    "take",
+                    "read",
+                    "glance",
+                    "query",
+                    "scan",
+                )
             )
         self.perform(router, kind, key, lambda _: self._think())
 
     def _think(self) -> None:
-        self.world.after(self.world.rng.expovariate(20.0), self._next)
+        self.world.after(self.world.rng.expovariate(self._rate), self._next)
 
     def perform(
         self, router: RouterProcess, kind: str, key: str, then: Callable[[bool], None]
@@ -280,6 +310,10 @@ class Clients:
                     "ConsistentRead": True,
                     "Limit": world.rng.choice((1, 5)),
                 }
+            case "scan":
+                name = "Scan"
+                limit = world.rng.choice((3, 20))
+                members = {"TableName": TABLE, "ConsistentRead": True, "Limit": limit}
             case "write":
                 name, members, argument = "PutItem", put, number
             case "exchange":
@@ -338,12 +372,12 @@ class Clients:
         """Record what the answer says."""
         world, code = self.world, str(body.get("__type", "")).rpartition("#")[2]
         history = self.histories[key]
-        is_read = kind in ("read", "glance", "query")
+        is_read = kind in ("read", "glance", "query", "scan")
         result: Any = None
         match status, code:
             case (200, _):
-                if kind == "query":
-                    self._judge_query(key, invoked, body)
+                if kind in ("query", "scan"):
+                    self._judge_page(None if kind == "scan" else key, invoked, body)
                     return True
                 result = _result(kind, body)
             case (400, "ConditionalCheckFailedException") if kind in ("create", "swap"):
@@ -367,14 +401,18 @@ class Clients:
         history.append(Operation(kind, argument, result, invoked, world.now))
         return True
 
-    def _judge_query(self, key: str, invoked: float, body: dict[str, Any]) -> None:
-        """A strong page is a read of each item in it, and of those missing before its end."""
-        partition = key_of(key)["pk"]
-        names = sorted(k for k in REGISTERS + COUNTERS if key_of(k)["pk"] == partition)
+    def _judge_page(self, key: str | None, invoked: float, body: dict[str, Any]) -> None:
+        """A strong page is a read of each item in it, and of those missing before its end. (The order of a Scan
+        is that of hashes, so only its last page says what is missing.)
+        """
+        names = sorted(self.histories)
+        if key is not None:
+            partition = key_of(key)["pk"]
+            names = [name for name in names if key_of(name)["pk"] == partition]
         found = {item["sk"]["S"]: int(item["v"]["N"]) for item in body["Items"]}
         last = body.get("LastEvaluatedKey")
         for name in names:
-            if last is None or name <= last["sk"]["S"]:
+            if name in found or last is None or (key is not None and name <= last["sk"]["S"]):
                 self.histories[name].append(
                     Operation("read", None, found.get(name), invoked, self.world.now)
                 )
@@ -406,6 +444,8 @@ class Run:
         world, rng = self.world, self.world.rng
         is_rough_start = rng.random() < 0.3
         world.after(0.5, self._create_table)
+        if rng.random() < 0.3:
+            world.after(3.0, self._other_tables)
         if is_rough_start:
             self.fate.begin()
         elif not world.run(20.0, lambda: self._is_table_active):
@@ -420,19 +460,7 @@ class Run:
 
     def _create_table(self) -> None:
         rng = self.world.rng
-        members = {
-            "TableName": TABLE,
-            "BillingMode": "PAY_PER_REQUEST",
-            "KeySchema": [
-                {"AttributeName": "pk", "KeyType": "HASH"},
-                {"AttributeName": "sk", "KeyType": "RANGE"},
-            ],
-            "AttributeDefinitions": [
-                {"AttributeName": "pk", "AttributeType": "S"},
-                {"AttributeName": "sk", "AttributeType": "S"},
-            ],
-            "Tags": [{"Key": "quorate:partitions", "Value": str(rng.choice((1, 2, 3)))}],
-        }
+        members = self._definition(rng.choice((1, 2, 3)))
         router = rng.choice(self.cluster.routers)
         router.call("CreateTable", members, lambda *answer: self._answered("CreateTable", *answer))
         router.call(
@@ -443,12 +471,41 @@ class Run:
         if not self._is_table_active:
             self.world.after(0.5, self._create_table)
 
+    def _definition(self, partitions: int) -> dict[str, Any]:
+        return {
+            "TableName": TABLE,
+            "BillingMode": "PAY_PER_REQUEST",
+            "KeySchema": [
+                {"AttributeName": "pk", "KeyType": "HASH"},
+                {"AttributeName": "sk", "KeyType": "RANGE"},
+            ],
+            "AttributeDefinitions": [
+                {"AttributeName": "pk", "AttributeType": "S"},
+                {"AttributeName": "sk", "AttributeType": "S"},
+            ],
+            "Tags": [{"Key": "quorate:partitions", "Value": str(partitions)}],
+        }
+
+    def _other_tables(self) -> None:
+        """Somebody creates and deletes another table again and again."""
+        rng = self.world.rng
+        if self.fate.is_on:
+            members = {**self._definition(rng.choice((1, 2))), "TableName": "others"}
+            operation = rng.choice(("CreateTable", "DeleteTable"))
+            if operation == "DeleteTable":
+                members = {"TableName": "others"}
+            rng.choice(self.cluster.routers).call(
+                operation, members, lambda *answer: self._answered(operation, *answer)
+            )
+            self.world.after(rng.expovariate(1.0), self._other_tables)
+
     def _answered(self, operation: str, status: int, body: dict[str, Any]) -> None:
         code = str(body.get("__type", "")).rpartition("#")[2]
         self.world.log("TABLE", operation, status, code)
         if status == 200:
             table = body.get("Table") or body["TableDescription"]
-            if table["TableStatus"] == "ACTIVE" and not self._is_table_active:
+            is_ours = table["TableName"] == TABLE
+            if is_ours and table["TableStatus"] == "ACTIVE" and not self._is_table_active:
                 self._is_table_active = True
                 self.clients.begin(4)
         elif status and code not in (
@@ -501,6 +558,8 @@ class Run:
 
     def _difference(self) -> str:
         view = self.cluster.routers[0].catalog.view
+        if view.jobs or any(table.status != "ACTIVE" for table in view.tables.values()):
+            return f"jobs {sorted(view.jobs)}"
         expected = {p.group: {r.node_id for r in p.replicas} for p in view.groups()}
         catalog = self.cluster.routers[0].client.replicas(CATALOG_GROUP)
         expected[CATALOG_GROUP] = {replica.node_id for replica in catalog}
@@ -518,6 +577,14 @@ def simulate(seed: int, *, is_tracing: bool = False) -> World:
         error.world = world  # type: ignore[attr-defined]
         raise
     finally:
-        world.is_over = True
+        world.end()
         shutil.rmtree(directory, ignore_errors=True)
+        collect()
     return world
+
+
+def collect() -> None:
+    """Let go of the dead: some of what they had begun never had its turn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        gc.collect()

@@ -21,6 +21,7 @@ from typing import Any
 from tests.simulation.options import Violation
 
 FOREVER = float("inf")
+EXTRAS = ("group", "index", "replica", "node", "peer", "reason", "kind", "table", "job", "step")
 PACKAGES = ("raft", "proto", "storagenode", "router", "admin", "asyncio")
 
 
@@ -67,6 +68,13 @@ class World:
 
     def bury(self, what: object) -> None:
         self._graveyard.append(what)
+
+    def end(self) -> None:
+        """The run is over: nothing is called or said any more."""
+        self.is_over = True
+        self._agenda.clear()
+        self._graveyard.clear()
+        self.after_turn = lambda process: None
 
     def log(self, *what: object) -> None:
         line = f"{self.now:9.4f} " + " ".join(map(str, what))
@@ -168,6 +176,7 @@ class Process:
         self.life = 0
         self.is_running = False
         self.is_machine_up = True
+        self.is_in_thread = False
         self.paused_until = 0.0
         self.slow_until = 0.0
         self.wall_offset_s = 1_700_000_000 + 0.5 * world.rng.random()
@@ -299,11 +308,11 @@ class Process:
         """Work in a thread: done a little later, heard of later still."""
         world, life = self.world, self.life
 
-        def done(result: Any, error: Exception | None) -> None:
+        def done(result: Any, error: Exception | None, promise: object) -> None:
             if self.life != life:
                 return
             if error is None:
-                self.thread_done(args)
+                self.thread_done(args, promise)
                 self.post(lambda: future.done() or future.set_result(result))
             else:
                 self.post(lambda: future.done() or future.set_exception(error))
@@ -312,23 +321,29 @@ class Process:
             if self.life != life:
                 return
             result = error = None
+            self.is_in_thread = True
             try:
                 result = work()
             except Exception as caught:  # noqa: BLE001 - the thread hands it over
                 error = caught
-            world.after(self.disk_delay(), done, result, error)
+            finally:
+                self.is_in_thread = False
+            world.after(self.disk_delay(), done, result, error, self.thread_began(args))
 
         world.after(0.0005 * world.rng.random(), perform)
 
-    def thread_done(self, args: Any) -> None:
-        """Work in a thread has ended (for whoever models what it made durable)."""
+    def thread_began(self, args: Any) -> object:
+        """Work in a thread asked this of the disk, to be kept when it ends."""
+
+    def thread_done(self, args: Any, promise: object) -> None:
+        """Work in a thread has ended, so that the disk has kept its promise."""
 
 
 class BadNews(logging.Handler):
-    """What the product logs as an error is a finding: it says so of bugs and damage only."""
+    """What the product logs goes into the trace; an error is a finding: it says so of bugs and damage only."""
 
     def __init__(self, world: World) -> None:
-        super().__init__(logging.ERROR)
+        super().__init__(logging.INFO)
         self._world = world
         self.found: list[tuple[str, str]] = []
 
@@ -338,8 +353,13 @@ class BadNews(logging.Handler):
             return
         process = self._world.process
         where = process.name if process is not None else "?"
-        extra = {k: record.__dict__[k] for k in ("group", "reason", "kind") if k in record.__dict__}
-        text = f"{where}: {record.name}: {record.getMessage()} {extra} {error!r}"
+        extra = {k: record.__dict__[k] for k in EXTRAS if k in record.__dict__}
+        text = f"{where}: {record.name}: {record.getMessage()} {extra}"
+        self._world.stats[f"log: {record.msg}"] += 1
+        if record.levelno < logging.ERROR:
+            self._world.log(record.levelname, text)
+            return
+        text += f" {error!r}"
         self._world.log("ERROR", text)
         frames = []
         trace = error.__traceback__ if error is not None else None
@@ -354,7 +374,7 @@ class BadNews(logging.Handler):
         for name in PACKAGES:
             logger = logging.getLogger(name)
             self._before[name] = (logger.level, logger.propagate)
-            logger.setLevel(logging.ERROR)
+            logger.setLevel(logging.INFO)
             logger.propagate = False
             logger.addHandler(self)
         return self

@@ -6,7 +6,6 @@ off and says how many seeds it took to notice.
 """
 
 import argparse
-import gc
 import sys
 import time
 from collections import Counter
@@ -18,7 +17,7 @@ from raft.node_log import NodeLog
 from storagenode.request_memory import RequestMemory
 from storagenode.writing import Writes
 from tests.simulation.cluster_disk import LogFiles
-from tests.simulation.cluster_workload import simulate
+from tests.simulation.cluster_workload import collect, simulate
 from tests.simulation.options import Violation
 
 TRACE_LINES = 60
@@ -56,7 +55,7 @@ def run(seeds: range, stop_after: int = 5) -> tuple[int, Counter[str]]:
             print(trace_of(seed, TRACE_LINES), flush=True)
             if sum(kinds.values()) >= stop_after:
                 break
-        gc.collect()
+        collect()
         if done % PROGRESS_SEEDS == 0:
             print(f"... {done} seeds, {time.monotonic() - started:.0f} s", flush=True)
     print(
@@ -120,7 +119,7 @@ def search(name: str, seeds: int) -> str | None:
                 simulate(seed)
             except Violation as found:
                 return f"seed {seed}: {found}"[:160]
-            gc.collect()
+            collect()
     return None
 
 
