@@ -235,7 +235,7 @@ class ControlService(control_pb2_grpc.StorageControlServicer):
         if replica is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no replica of group {request.group}")
         assert replica is not None
-        at_least = max(request.at_least_index, replica.engine_index)
+        at_least = max(request.at_least_index, replica.engine_held.index)
         if not replica.standing.serves or replica.applied_index < at_least:
             await context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION,

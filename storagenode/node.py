@@ -217,9 +217,9 @@ class Node:
             found.checkpoint_term,
         )
         mark = self._engine.get(group_key(APPLIED, found.group_id))
-        held = SENTINEL_INDEX if mark is None else LogIndex(decode_applied(mark).index)
-        replica.engine_index = LogIndex(held)
-        replica.engine_index = held
+        if mark is not None:
+            replica.engine_held = decode_applied(mark)
+        held = max(replica.engine_held.index, SENTINEL_INDEX)
         if held < found.checkpoint_index:
             # The log was cut behind a checkpoint that the engine does not hold: data is missing.
             replica.fail(f"engine stands at {held}, checkpoint at {found.checkpoint_index}")

@@ -112,10 +112,8 @@ class Replica:
         configuration: Members of the group.
         applied_index: Last log entry applied.
         applied_term: Its term.
-        engine_index: Up to where the engine may hold effects of an earlier life's applies. Below it the engine
-            is ahead of the applied index (all of it committed, and applied again), so it shows no state of it.
-        engine_index: What the engine held when the replica came to life; entries up to there are applied on top of
-            what they, and later ones, already did.
+        engine_held: What an earlier life had applied, as the engine found at the start says. Below that index
+            the engine is ahead of what is applied (all of it committed, and applied again): it shows no state.
         dirty_since: Environment's time of the first apply after the last checkpoint; infinite if none.
     """
 
@@ -134,14 +132,13 @@ class Replica:
         self.replica_id = replica_id
         self.standing = Standing()
         self.dirty_since = _NEVER
-        self.engine_index = LogIndex(0)
+        self.engine_held = AppliedState(0, 0)
         environment, engine = surroundings.environment, surroundings.engine
         self._environment = environment
         self._round = surroundings.round
         self._snapshot_wanted = surroundings.snapshot_wanted
         self._on_fault = surroundings.on_fault
         self._on_scrub = surroundings.on_scrub
-        self.engine_index = index
         self._applied_key = group_key(APPLIED, group_id)
         self._gathering = False  # joined this turn's round
         # While a snapshot is being installed, entries wait here.
@@ -252,7 +249,7 @@ class Replica:
             self._round.applied_entries += 1
             entry = self._writes.take_applied(payload) or decode_entry(payload)
             self._perform(entry, index)
-            if entry.scrub and index > self.engine_index and self.standing.is_sound:
+            if entry.scrub and index > self.engine_held.index and self.standing.is_sound:
                 self._round.flush()
                 self._on_scrub(self, index)
 
@@ -338,10 +335,11 @@ class Replica:
     # --- ApplyRound's side ---
 
     def applied_mark(self) -> Mutation:
-        """The engine's note of what it holds of this group."""
-        return self._applied_key, encode_applied(
-            AppliedState(self.applied_index, self.applied_term)
-        )
+        """The engine's note of what it holds of this group. It never goes back while entries are applied again."""
+        mark = AppliedState(self.applied_index, self.applied_term)
+        if mark.index < self.engine_held.index:
+            mark = self.engine_held
+        return self._applied_key, encode_applied(mark)
 
     def flushed(self) -> None:
         """The engine has everything applied."""
@@ -372,6 +370,7 @@ class Replica:
         self.standing.is_installing = False
         self.standing.is_blank = False
         self.standing.fault = None
+        self.engine_held = AppliedState(0, 0)
         self._load(capture.state, capture.configuration, capture.index, capture.term)
         self._apply_held()
         self._feed.wake()

@@ -10,8 +10,8 @@ from proto import control_pb2
 from raft.group import LogIndex, RecoveredGroup, ReplicaId
 from storagenode import snapshots
 from storagenode.control_service import ControlService
-from storagenode.engine import DATA, INSTALLING, group_key
-from storagenode.log_entries import encode_state
+from storagenode.engine import APPLIED, DATA, INSTALLING, group_key
+from storagenode.log_entries import AppliedState, decode_applied, encode_state
 from storagenode.memory_engine import MemoryEngine
 from tests.unit.storagenode_fake_host import FakeHost, make_node
 from tests.unit.storagenode_harness import MEMBERS, World, put
@@ -172,7 +172,10 @@ def test_no_snapshot_is_taken_of_an_engine_that_is_ahead_of_the_log():
         return [chunk async for chunk in service.FetchSnapshot(request, Context())]
 
     assert asyncio.run(fetch())
-    source.replica.engine_index = source.replica.applied_index + 1
+    source.replica.engine_held = AppliedState(source.replica.applied_index + 2, 1)
+    source.written(put("b"))
+    mark = source.engine.get(group_key(APPLIED, 7))
+    assert decode_applied(mark) == source.replica.engine_held  # never takes back what it said
     with pytest.raises(Aborted, match="no sound state"):
         asyncio.run(fetch())
 
