@@ -5,7 +5,6 @@ outlives the machine). A machine's crash keeps what is durable and some of the r
 last writes, of the engine any of the batches that were not synced.
 """
 
-import os
 import random
 import zlib
 from collections.abc import Callable, Iterable
@@ -214,9 +213,8 @@ class Machine:
 
     # crashes
 
-    def synced(self, descriptor: int) -> None:
-        """An fsync has ended."""
-        inode = os.fstat(descriptor).st_ino
+    def synced(self, inode: int) -> None:
+        """An fsync of a file or of the directory has ended."""
         if inode == self.snapshots.stat().st_ino:
             self._durable_names = sorted(file.name for file in self.snapshots.iterdir())
         for file in self.snapshots.iterdir():

@@ -4,6 +4,7 @@ the modules beside this one; the storage node's composition root is reused where
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -252,13 +253,18 @@ class StorageProcess(Process):
             self.on_sync(self)
 
     def thread_began(self, args: Any) -> object:
-        return self.machine.store.written if _calls(args, "make_durable") else None
+        if _calls(args, "make_durable"):
+            return partial(self.machine.store.settle, self.machine.store.written)
+        if _calls(args, "fsync"):
+            try:
+                return partial(self.machine.synced, os.fstat(args[-1]).st_ino)
+            except OSError:
+                return None  # closed under the thread, by a task that was cancelled
+        return None
 
-    def thread_done(self, args: Any, promise: object) -> None:
-        if isinstance(promise, int):
-            self.machine.store.settle(promise)
-        elif _calls(args, "fsync"):
-            self.machine.synced(args[-1])
+    def thread_done(self, args: Any, promise: Any) -> None:
+        if promise is not None:
+            promise()
 
 
 def _calls(args: Any, name: str) -> bool:

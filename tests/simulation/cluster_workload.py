@@ -1,4 +1,4 @@
-"""Clients and fate of a simulated cluster, and one whole run of it."""
+"""The fate of a simulated cluster, and one whole run of it."""
 
 import gc
 import shutil
@@ -17,8 +17,8 @@ import storagenode.replica
 import storagenode.snapshots
 from datamodel.catalog_rows import CATALOG_GROUP
 from storagenode.bootstrap import InitialNode
-from tests.cluster.linearizability import Operation
 from tests.simulation.cluster_checks import Checker, check_histories
+from tests.simulation.cluster_clients import COUNTERS, REGISTERS, TABLE, Clients
 from tests.simulation.cluster_network import Network
 from tests.simulation.cluster_processes import (
     AdminProcess,
@@ -28,10 +28,6 @@ from tests.simulation.cluster_processes import (
 )
 from tests.simulation.cluster_world import BadNews, Process, World
 
-TABLE = "things"
-REGISTERS = ("a", "b", "c", "d")
-COUNTERS = ("x", "y")
-PATIENCE_S = 8.0  # of a client for one answer
 FAULTS_S = 8.0
 RECOVERY_S = 40.0
 # Bounds made small, so that seconds of simulated life reach them: each is (module, name, value).
@@ -237,205 +233,13 @@ class Fate:
         process.stop_planned(lambda: self._later(process))
 
 
-def key_of(name: str) -> dict[str, Any]:
-    """Items of one partition key each, so that a Query reads several."""
-    return {"pk": {"S": "r" if name in REGISTERS[:2] else name}, "sk": {"S": name}}
-
-
-class Clients:
-    """Whoever writes and reads, one request at a time each, and what they were told."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-        self.world = cluster.world
-        self.is_on = True
-        self.histories: dict[str, list[Operation]] = {k: [] for k in REGISTERS + COUNTERS}
-        self._written: dict[str, set[Any]] = {k: {None} for k in self.histories}
-        self._seen: dict[str, Any] = dict.fromkeys(self.histories)
-        self._unique = 0
-        self._rate = self.world.rng.choice((20.0, 20.0, 60.0))
-        self._open: dict[int, Callable[[int, dict[str, Any]], None]] = {}
-
-    def begin(self, count: int) -> None:
-        for _ in range(count):
-            self.world.after(0.1 * self.world.rng.random(), self._next)
-
-    def _next(self) -> None:
-        if not self.is_on:
-            return
-        rng = self.world.rng
-        router = rng.choice(self.cluster.routers)
-        key = rng.choice(REGISTERS + COUNTERS)
-        if key in COUNTERS:
-            kind = rng.choice(("add", "add", "read", "glance"))
-        else:
-            kind = rng.choice(
-                (
-                    "write",
-                    "exchange",
-                    "create",
-                    "swap",
-                    "take",
-                    "read",
-                    "glance",
-                    "query",
-                    "scan",
-                )
-            )
-        self.perform(router, kind, key, lambda _: self._think())
-
-    def _think(self) -> None:
-        self.world.after(self.world.rng.expovariate(self._rate), self._next)
-
-    def perform(
-        self, router: RouterProcess, kind: str, key: str, then: Callable[[bool], None]
-    ) -> None:
-        """One operation; `then` hears whether it was done."""
-        world = self.world
-        self._unique += 1
-        number = self._unique
-        argument: Any = None
-        at = {"TableName": TABLE, "Key": key_of(key)}
-        pad = {"S": "." * world.rng.choice((0, 0, 40, 200))}
-        put = {"TableName": TABLE, "Item": {**key_of(key), "v": {"N": str(number)}, "pad": pad}}
-        match kind:
-            case "read" | "glance":
-                name, members = "GetItem", {**at, "ConsistentRead": kind == "read"}
-            case "query":
-                name = "Query"
-                members = {
-                    "TableName": TABLE,
-                    "KeyConditionExpression": "pk = :p",
-                    "ExpressionAttributeValues": {":p": key_of(key)["pk"]},
-                    "ConsistentRead": True,
-                    "Limit": world.rng.choice((1, 5)),
-                }
-            case "scan":
-                name = "Scan"
-                limit = world.rng.choice((3, 20))
-                members = {"TableName": TABLE, "ConsistentRead": True, "Limit": limit}
-            case "write":
-                name, members, argument = "PutItem", put, number
-            case "exchange":
-                name, members, argument = "PutItem", {**put, "ReturnValues": "ALL_OLD"}, number
-            case "create":
-                argument, name = number, "PutItem"
-                members = {**put, "ConditionExpression": "attribute_not_exists(pk)"}
-            case "swap":
-                expected = self._seen[key] or 0
-                argument, name = (expected, number), "PutItem"
-                members = {
-                    **put,
-                    "ConditionExpression": "v = :e",
-                    "ExpressionAttributeValues": {":e": {"N": str(expected)}},
-                }
-            case "take":
-                name, members = "DeleteItem", {**at, "ReturnValues": "ALL_OLD"}
-            case "add":
-                argument, name = 1, "UpdateItem"
-                members = {
-                    **at,
-                    "UpdateExpression": "ADD v :v",
-                    "ExpressionAttributeValues": {":v": {"N": "1"}},
-                    "ReturnValues": "ALL_NEW",
-                }
-            case _:
-                raise AssertionError(kind)
-        if kind == "add":
-            self._written[key].add(len(self._written[key]))
-        elif argument is not None:
-            self._written[key].add(number)
-        world.log("CALL", number, router.name, kind, key, argument)
-        invoked = world.now
-
-        def end(status: int, body: dict[str, Any]) -> None:
-            if self._open.pop(number, None) is None:
-                return  # the client has gone away
-            world.stats[f"{kind} {status}"] += 1
-            world.log("ANSWER", number, status, body if status == 200 else body.get("__type"))
-            done = self._judge(kind, key, argument, invoked, status, body)
-            then(done)
-
-        self._open[number] = end
-        router.call(name, members, end)
-        world.after(PATIENCE_S, end, 0, {})
-
-    def give_up(self) -> None:
-        """Nobody waits any longer: what has no answer by now stays open for ever."""
-        self.is_on = False
-        for end in list(self._open.values()):
-            end(0, {})
-
-    def _judge(
-        self, kind: str, key: str, argument: Any, invoked: float, status: int, body: dict[str, Any]
-    ) -> bool:
-        """Record what the answer says."""
-        world, code = self.world, str(body.get("__type", "")).rpartition("#")[2]
-        history = self.histories[key]
-        is_read = kind in ("read", "glance", "query", "scan")
-        result: Any = None
-        match status, code:
-            case (200, _):
-                if kind in ("query", "scan"):
-                    self._judge_page(None if kind == "scan" else key, invoked, body)
-                    return True
-                result = _result(kind, body)
-            case (400, "ConditionalCheckFailedException") if kind in ("create", "swap"):
-                result = False
-            case (503, "ServiceUnavailable"):
-                return False  # "not executed": if it was, no history will explain what others see
-            case (500, "InternalServerError") | (0, _):
-                if status == 500 and is_read:
-                    world.violate("500", (kind, key, body))
-                if not is_read:
-                    history.append(Operation(kind, argument, None, invoked))
-                return False
-            case _:
-                world.violate("answer", (kind, key, status, body))
-        if kind == "glance":
-            if result not in self._written[key]:
-                world.violate("never-written", (key, result))
-            return True
-        if is_read or kind == "write":
-            self._seen[key] = argument if kind == "write" else result
-        history.append(Operation(kind, argument, result, invoked, world.now))
-        return True
-
-    def _judge_page(self, key: str | None, invoked: float, body: dict[str, Any]) -> None:
-        """A strong page is a read of each item in it, and of those missing before its end. (The order of a Scan
-        is that of hashes, so only its last page says what is missing.)
-        """
-        names = sorted(self.histories)
-        if key is not None:
-            partition = key_of(key)["pk"]
-            names = [name for name in names if key_of(name)["pk"] == partition]
-        found = {item["sk"]["S"]: int(item["v"]["N"]) for item in body["Items"]}
-        last = body.get("LastEvaluatedKey")
-        for name in names:
-            if name in found or last is None or (key is not None and name <= last["sk"]["S"]):
-                self.histories[name].append(
-                    Operation("read", None, found.get(name), invoked, self.world.now)
-                )
-
-
-def _result(kind: str, body: dict[str, Any]) -> Any:
-    match kind:
-        case "create" | "swap":
-            return True
-        case "read" | "glance":
-            item = body.get("Item")
-        case _:
-            item = body.get("Attributes")
-    return int(item["v"]["N"]) if item else None
-
-
 class Run:
     """One seed."""
 
     def __init__(self, world: World, directory: Path, news: BadNews) -> None:
         self.world = world
         self.cluster = Cluster(world, directory)
-        self.clients = Clients(self.cluster)
+        self.clients = Clients(world, self.cluster.routers)
         self.fate = Fate(self.cluster)
         self.checker = Checker(world, self.cluster.nodes, news)
         self._is_table_active = False

@@ -14,6 +14,7 @@ from typing import Any
 from unittest import mock
 
 from raft.node_log import NodeLog
+from raft.replica import Replica as RaftReplica
 from storagenode.request_memory import RequestMemory
 from storagenode.writing import Writes
 from tests.simulation.cluster_disk import LogFiles
@@ -86,6 +87,17 @@ def _no_memory(self: RequestMemory, request_id: bytes) -> None:
     return None
 
 
+def _refuse_at_once(self: Writes, pending: Any, effect: Any, depends_on: int) -> None:
+    """Answer from what is proposed, before it is certain and without leadership confirmed."""
+    self._proposals, proposals = {}, self._proposals
+    with mock.patch.object(self, "_confirm", lambda finish: finish(True)):
+        _ANSWER_UNWRITTEN(self, pending, effect, depends_on)
+    self._proposals = proposals
+
+
+_ANSWER_UNWRITTEN = Writes._answer_unwritten
+
+
 def _read_unsynced(read: Any) -> Any:
     """Recovery that believes what it reads without making the last segment durable."""
 
@@ -107,6 +119,8 @@ MUTATIONS: dict[str, tuple[Any, str, Any]] = {
     "no memory of requests": (RequestMemory, "get", _no_memory),
     "memory by wall clock": (RequestMemory, "expire", _expire_by_wall_clock),
     "queued retries done again": (Writes, "_answer_done", lambda self: None),
+    "refusals before they are certain": (Writes, "_answer_unwritten", _refuse_at_once),
+    "a lease without end": (RaftReplica, "lease_is_valid", lambda self: self._core.is_leader),
     "unsynced tail believed": (NodeLog, "_read_segment", _read_unsynced(NodeLog._read_segment)),
 }
 
