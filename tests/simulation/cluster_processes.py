@@ -14,10 +14,12 @@ from typing import Any
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from admin.balance import Balance
 from admin.jobs import JobMetrics, JobRunner
 from admin.lease import Lease
 from admin.nodes import GrpcStorageNodes
 from admin.repair import Repair
+from admin.replica_jobs import ReplicaJobs
 from admin.table_jobs import TableJobs
 from datamodel.catalog_rows import NodeRow
 from proto import control_pb2_grpc
@@ -34,6 +36,7 @@ from router.metrics import RouterMetrics
 from router.partition_map import PartitionMap
 from storagenode.apply_round import ApplyRound
 from storagenode.bootstrap import Bootstrap, InitialNode
+from storagenode.catalog_watch import watch_catalog
 from storagenode.checkpoints import Checkpoints
 from storagenode.control_service import ControlService, fetch_snapshot
 from storagenode.main import _Process
@@ -47,6 +50,9 @@ from tests.simulation.cluster_world import Process, World
 
 # Small, so that a few seconds see segments freed, followers left behind and snapshots cut into pieces.
 SETTINGS = Settings(log_segment_bytes=12_000, log_slack_entries=8, log_slack_bytes=3_000)
+
+
+REPLACE_AFTER_S = 0.0  # replicas stay where they are
 
 
 def address(name: str) -> str:
@@ -149,6 +155,7 @@ class _NodeParts(_Process):
         self._peers.start(self._address, [node.address for node in initial])
         self._spawn(self._checkpoints.run())
         if self._identity.cluster_id and CATALOG_GROUP in self._node.replicas:
+            self._spawn(watch_catalog(self._node, self._peers))
             self._register()
         else:
             self._bootstrap = Bootstrap(
@@ -378,11 +385,22 @@ class AdminProcess(ClientProcess):
     def build(self) -> None:
         self.build_client()
         nodes = _SimNodes(self)
-        jobs = TableJobs(self.catalog, self.client, nodes)
-        runner = JobRunner(self.catalog, jobs.handlers(), JobMetrics(CollectorRegistry()))
+        jobs = {
+            **TableJobs(self.catalog, self.client, nodes).handlers(),
+            **ReplicaJobs(self.catalog, nodes).handlers(),
+        }
+        runner = JobRunner(self.catalog, jobs, JobMetrics(CollectorRegistry()))
         incarnation = self.random.randbytes(8).hex()
         self.lease = Lease(self.catalog, self.name, incarnation, self.now, runner.act)
-        self.repair = Repair(self.catalog, nodes, lambda: self.lease.is_held, CollectorRegistry())
+        self.repair = Repair(
+            self.catalog,
+            nodes,
+            lambda: self.lease.is_held,
+            CollectorRegistry(),
+            replace_after_s=REPLACE_AFTER_S,
+            now=self.now,
+        )
+        self.balance = Balance(self.catalog, nodes, lambda: self.lease.is_held, CollectorRegistry())
 
     async def begin(self) -> None:
         self.client.start()
@@ -391,3 +409,4 @@ class AdminProcess(ClientProcess):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.lease.run())
             tasks.create_task(self.repair.run())
+            tasks.create_task(self.balance.run())
