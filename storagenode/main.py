@@ -459,7 +459,7 @@ class _Process:
         elif any(
             replica.node_id.rpartition(".")[0] == self._identity.name for replica in belong.replicas
         ):
-            log.error(
+            log.warning(
                 "an older disk of this node had a replica of the catalog: this one begins blank",
                 extra={"node": self._identity.node_id},
             )
