@@ -41,7 +41,7 @@ from datamodel.items import decode_item, encode_item, item_size
 from datamodel.key_encoding import encode_key
 from datamodel.stored_items import check_record, record_body
 from datamodel.table_descriptions import TableDescription
-from proto.catalog_view import CatalogView, RowChange
+from proto.catalog_view import CatalogView, RowChange, is_older
 from proto.client_groups import GroupRequest
 from proto.messages import (
     CHECK,
@@ -162,6 +162,11 @@ def _body(row: Row) -> tuple[bytes, int]:
     return encode_item(item), item_size(item)
 
 
+def _is_gone(row: Row | None, removed: Row | None) -> bool:
+    """Whether what was removed is that row, or a later state of it."""
+    return row is not None and removed is not None and not is_older(removed, row)
+
+
 class CatalogClient:
     """The catalog for one process. All methods run on the loop's thread."""
 
@@ -180,6 +185,7 @@ class CatalogClient:
         self._waits: list[tuple[Callable[[CatalogView], bool], asyncio.Future[None]]] = []
         self._refreshes: dict[str, asyncio.Task[TableRow | None]] = {}
         self._is_current = False
+        self._removed_meanwhile: list[dict[bytes, Row]] = []  # one for each write under way
 
     # --- life ---
 
@@ -357,9 +363,19 @@ class CatalogClient:
         request = Write(
             0, CATALOG_GROUP, self._client.next_request_id(), [row.action for row in rows]
         )
-        await self._ask(request, timeout_s)
+        removed: dict[bytes, Row] = {}
+        self._removed_meanwhile.append(removed)
+        try:
+            await self._ask(request, timeout_s)
+        finally:
+            self._removed_meanwhile.remove(removed)
+        # The answer can be later than the feed: a row that it has shown to be gone again stays gone.
         self._changed(
-            [self.view.apply(write.action.key, write.row) for write in rows if not write.is_check]
+            [
+                self.view.apply(write.action.key, write.row)
+                for write in rows
+                if not (write.is_check or _is_gone(write.row, removed.get(write.action.key)))
+            ]
         )
 
     # --- inside ---
@@ -446,6 +462,9 @@ class CatalogClient:
         except BadRow:
             log.exception("catalog row is damaged")
             return None
+        if removed is not None:
+            for gone in self._removed_meanwhile:
+                gone[record.key] = removed
         return self.view.apply_removal(record.key, removed)
 
     def _parsed(self, items: Iterable[dict[str, dict[str, object]]]) -> list[Row]:

@@ -141,11 +141,7 @@ class CatalogView:
     def apply(self, key: bytes, row: Row | None) -> RowChange | None:
         """Take a row (None: it is gone) as the newest known; None if it says nothing new."""
         old = self._rows.get(key)
-        if (
-            old is row
-            or old == row
-            or (row is not None and old is not None and _is_older(row, old))
-        ):
+        if old is row or old == row or (row is not None and old is not None and is_older(row, old)):
             return None
         if old is not None:
             self._drop(key, old)
@@ -156,7 +152,7 @@ class CatalogView:
     def apply_removal(self, key: bytes, removed: Row | None) -> RowChange | None:
         """Take note that a row was removed, `removed` as it was then; a newer row under the key stays."""
         old = self._rows.get(key)
-        if old is None or (removed is not None and _is_older(removed, old)):
+        if old is None or (removed is not None and is_older(removed, old)):
             return None
         return self.apply(key, None)
 
@@ -206,7 +202,7 @@ class CatalogView:
                 del self.settings[row.name]
 
 
-def _is_older(row: Row, known: Row) -> bool:
+def is_older(row: Row, known: Row) -> bool:
     """Whether `row` is an earlier state of `known`: of an earlier table of that name, or a lower version."""
     if isinstance(row, TableDescription) and isinstance(known, TableDescription):
         return (row.table_id, row.version) < (known.table_id, known.version)

@@ -149,7 +149,9 @@ class SimLoop(asyncio.BaseEventLoop):
         return connection.establish(factory)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        if self._process.life == self._life and not self._process.world.is_over:
+        if "never retrieved" in context["message"]:
+            self._process.world.stats["exceptions of tasks that nobody waited for"] += 1
+        elif self._process.life == self._life and not self._process.world.is_over:
             error = context.get("exception")
             raise Violation("loop", f"{self._process.name}: {context['message']}: {error!r}") from (
                 error

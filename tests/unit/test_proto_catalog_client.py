@@ -27,7 +27,7 @@ from proto.catalog_client import (
     update,
 )
 from proto.catalog_view import CatalogView, PartitionList
-from proto.messages import Get, ReplicaAddress
+from proto.messages import Get, ReplicaAddress, Write
 from tests.unit.catalog_fakes import FakeCluster
 
 
@@ -258,6 +258,27 @@ def test_writes_are_atomic_and_conditional():
         assert "new" not in catalog.view.tables
         with pytest.raises(WriteConflict):
             await catalog.write([unchanged(new)])
+
+    run(scenario)
+
+
+def test_an_answer_later_than_the_feed_does_not_bring_a_row_back():
+    async def scenario(cluster, catalog):
+        job = JobRow("j", "create_table", "place", "new", 301, 0)
+        ask = catalog._ask
+
+        async def late(request, timeout_s):
+            answer = await ask(request, timeout_s)
+            if isinstance(request, Write):
+                cluster.put(replace(job, step="open", version=2))
+                assert await catalog.wait_for(lambda view: "j" in view.jobs, 5)
+                cluster.remove(replace(job, step="open", version=2))
+                assert await catalog.wait_for(lambda view: "j" not in view.jobs, 5)
+            return answer
+
+        catalog._ask = late
+        await catalog.write([insert(job)])
+        assert "j" not in catalog.view.jobs
 
     run(scenario)
 
