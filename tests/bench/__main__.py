@@ -25,13 +25,13 @@ OPERATIONS = ("get_strong", "get_eventual", "put", "update", "query")
 
 
 def measure(
-    system: System, operation: str, concurrency: int, seconds: float, keys: int, token: str
+    system: System, operation: str, concurrency: int, seconds: int, keys: int, token: str
 ) -> dict[str, float]:
     """One round of one system."""
     before = cpu_seconds(system.pids())
     done = subprocess.run(
         [
-            "wrk", "-t1", f"-c{concurrency}", f"-d{seconds:g}s", "--timeout", "10s",
+            "wrk", "-t1", f"-c{concurrency}", f"-d{seconds}s", "--timeout", "10s",
             "-s", str(SCRIPT), system.endpoint,
         ],
         env={
@@ -73,7 +73,7 @@ def main() -> int:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--keys", type=int, default=5000)
     parser.add_argument("--concurrency", default="1,16,64")
     parser.add_argument("--operations", default=",".join(OPERATIONS))
