@@ -368,7 +368,8 @@ class CatalogClient:
         try:
             await self._ask(request, timeout_s)
         finally:
-            self._removed_meanwhile.remove(removed)
+            # By identity: those of other writes are equal to it while nothing was removed.
+            self._removed_meanwhile = [m for m in self._removed_meanwhile if m is not removed]
         # The answer can be later than the feed: a row that it has shown to be gone again stays gone.
         self._changed(
             [

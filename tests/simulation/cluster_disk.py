@@ -34,6 +34,7 @@ class LogFiles:
         self._files = files
         self._removed: set[int] = set()
         self._open = 0
+        self._unlinked_at = 0.0
         self.in_flight: bytes | None = None
 
     def append(self, data: bytes, on_durable: Callable[[], None]) -> None:
@@ -70,8 +71,10 @@ class LogFiles:
 
     def remove(self, segment: int) -> None:
         self._removed.add(segment)
-        process = self._process
-        process.world.after(process.disk_delay(), self._unlink, process.life, segment)
+        process, world = self._process, self._process.world
+        # One thread unlinks them, in order, and syncs the directory each time.
+        self._unlinked_at = max(world.now + process.disk_delay(), self._unlinked_at)
+        world.at(self._unlinked_at, self._unlink, process.life, segment)
 
     def _unlink(self, life: int, segment: int) -> None:
         if self._process.life == life:

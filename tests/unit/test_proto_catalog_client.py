@@ -279,6 +279,34 @@ def test_an_answer_later_than_the_feed_does_not_bring_a_row_back():
         catalog._ask = late
         await catalog.write([insert(job)])
         assert "j" not in catalog.view.jobs
+        assert catalog._removed_meanwhile == []
+
+    run(scenario)
+
+
+def test_writes_at_the_same_time_end_each_for_itself():
+    async def scenario(cluster, catalog):
+        jobs = [JobRow(name, "create_table", "place", "new", 301, 0) for name in "ab"]
+        ask = catalog._ask
+
+        async def slow(request, timeout_s):
+            """The second write hears of a removal after the first has ended."""
+            if isinstance(request, Write) and request.actions[0].key == row_key(jobs[1]):
+                await first
+                cluster.put(jobs[1])
+                assert await catalog.wait_for(lambda view: "b" in view.jobs, 5)
+                cluster.remove(jobs[1])
+                assert await catalog.wait_for(lambda view: "b" not in view.jobs, 5)
+            return await ask(request, timeout_s)
+
+        catalog._ask = slow
+        first = asyncio.get_running_loop().create_future()
+        second_write = asyncio.create_task(catalog.write([insert(jobs[1])]))
+        await asyncio.sleep(0)
+        await catalog.write([insert(jobs[0])])
+        first.set_result(None)
+        await second_write
+        assert catalog._removed_meanwhile == []
 
     run(scenario)
 
