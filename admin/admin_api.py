@@ -59,9 +59,9 @@ class AdminApi(admin_pb2_grpc.AdminServiceServicer):
 class AdminServer:
     """The gRPC server of an admin, with health and reflection."""
 
-    def __init__(self, api: AdminApi) -> None:
+    def __init__(self, api: AdminApi, server: grpc.aio.Server) -> None:
         """Create, not yet listening."""
-        self._server = grpc.aio.server()
+        self._server = server
         self._health = health.aio.HealthServicer()
         admin_pb2_grpc.add_AdminServiceServicer_to_server(api, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import grpc
 
@@ -82,7 +82,9 @@ class StorageNodes(Protocol):
 class GrpcStorageNodes:
     """`StorageNodes` over gRPC."""
 
-    def __init__(self) -> None:
+    def __init__(self, open_channel: Callable[..., Any] = grpc.aio.insecure_channel) -> None:
+        """Create; `open_channel` as `grpc.aio.insecure_channel`."""
+        self._open_channel = open_channel
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._slots = asyncio.Semaphore(CALLS_MAX)
 
@@ -194,7 +196,7 @@ class GrpcStorageNodes:
             raise NodeUnreachable(f"{node.node_id} has not registered yet")
         channel = self._channels.get(node.grpc)
         if channel is None:
-            channel = grpc.aio.insecure_channel(node.grpc, options=_OPTIONS)
+            channel = self._open_channel(node.grpc, options=_OPTIONS)
             self._channels[node.grpc] = channel
         return control_pb2_grpc.StorageControlStub(channel)  # type: ignore[no-untyped-call]
 

@@ -95,6 +95,28 @@ def address_list(text: str) -> list[str]:
     return [listen_address(address) for address in addresses]
 
 
+def add_listen_flag(
+    parser: argparse.ArgumentParser, flag: str, default: str, help_text: str | None = None
+) -> None:
+    """A flag for an address to listen on."""
+    parser.add_argument(
+        flag, type=listen_address, default=default, metavar="HOST:PORT", help=help_text
+    )
+
+
+def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of processes that serve a cluster: `--catalog`, `--region` and `--account-id`."""
+    parser.add_argument(
+        "--catalog",
+        type=address_list,
+        required=True,
+        metavar="HOST:PORT,...",
+        help="link addresses of storage nodes to ask where the catalog is",
+    )
+    parser.add_argument("--region", default="us-east-1", help="in ARNs (us-east-1)")
+    parser.add_argument("--account-id", default="000000000000", help="in ARNs (000000000000)")
+
+
 def add_process_flags(parser: argparse.ArgumentParser) -> None:
     """Flags that every process has: `--insecure` and `--log-format`."""
     parser.add_argument(

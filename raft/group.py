@@ -6,7 +6,7 @@ committed one, in order, exactly once per life of the process (and again, idempo
 the last checkpoint on).
 
 Nothing here reads a clock, opens a socket or touches a disk: the world is passed in (`Environment`,
-`Transport`, `LogStorage`), by `main.py` in a process and by the simulator in a test.
+`Transport`, `LogStorage`), by `storagenode` in a process and by the simulator in a test.
 """
 
 import enum

@@ -1,5 +1,5 @@
 """The request router: speaks HTTP and gRPC to clients, owns no data.
 
 Lives here: the wire protocol's edge, validation, routing, one file per operation. Never here: durable
-state. Read `main.py` (the composition root) first, then `dispatch.py`.
+state. Read `composition.py` first, then `dispatch.py`.
 """

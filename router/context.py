@@ -1,6 +1,6 @@
 """What accompanies a request through the router: its identity, its answer, and everything handlers may use.
 
-`Services` is built once, by `main.py`. A `Call` is one request between `Dispatcher.dispatch` and its reply.
+`Services` is built once, by `composition.py`. A `Call` is one request between `Dispatcher.dispatch` and its reply.
 Each module of `router/operations` has a `handle(request, call)`:
 
  - on the hot path a plain function that ends, now or in a later callback, with `call.succeed` or `call.fail`;

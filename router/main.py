@@ -1,40 +1,26 @@
-"""One router process: the composition root. Reads flags, builds everything, serves until SIGTERM.
+"""One router process: reads flags, assembles the router and its front doors, serves until SIGTERM.
 
 The only place of this package that reads clocks, randomness and the environment; all else is handed them.
 """
 
+import argparse
 import asyncio
 import gc
 import logging
-import os
 import secrets
-import signal
 import string
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any
 
-import uvloop
-from prometheus_client import REGISTRY
-
-from proto.addresses import check_loopback, format_address, parse_listen
-from proto.catalog_client import CatalogClient
-from proto.client_environment import LoopEnvironment, tcp_dial
-from proto.cluster_client import (
-    REQUEST_ID_PREFIX_SIZE,
-    ClusterClient,
-)
-from proto.flags import FlagParser, add_process_flags, address_list, listen_address
-from proto.logging_setup import configure_logging
-from proto.messages import PROTOCOL_VERSION, Hello
+from proto.addresses import format_address, parse_listen
+from proto.flags import FlagParser, add_cluster_flags, add_listen_flag, add_process_flags
 from proto.observability import serve_metrics
-from router.context import REQUEST_TIMEOUT_S, Services
-from router.dispatch import Dispatcher, handlers
+from proto.process import Platform, run_process, stop_event
+from router.composition import Options, Router
+from router.context import REQUEST_TIMEOUT_S
 from router.grpc_server import serve_grpc
 from router.http_server import HttpServer
-from router.metrics import RouterMetrics
-from router.partition_map import PartitionMap
 
 log = logging.getLogger(__name__)
 
@@ -52,39 +38,17 @@ ID_ALPHABET = string.digits + string.ascii_uppercase
 def main(argv: Sequence[str]) -> int:
     """Run a router until SIGTERM or SIGINT; returns the exit code."""
     flags = _parser().parse_args(argv)
-    configure_logging(flags.name, flags.log_format)
-    for address in (flags.http_listen, flags.grpc_listen, flags.metrics_listen):
-        check_loopback(address, flags.insecure)
-    try:
-        uvloop.run(_serve(flags))
-    except OSError as error:
-        log.error("cannot start", extra={"reason": str(error)})  # noqa: TRY400 - no bug of ours
-        return 1
-    return 0
+    return run_process(flags, (flags.http_listen, flags.grpc_listen, flags.metrics_listen), _serve)
 
 
 def _parser() -> FlagParser:
     parser = FlagParser(prog="quorate router", description="Run one request router.")
     parser.add_argument("--name", default="router-0", help="name of this process (router-0)")
     parser.add_argument("--az", default="az1", help="zone: its replicas are read first (az1)")
-    parser.add_argument(
-        "--http-listen", type=listen_address, default="127.0.0.1:8000", metavar="HOST:PORT"
-    )
-    parser.add_argument(
-        "--grpc-listen", type=listen_address, default="127.0.0.1:50051", metavar="HOST:PORT"
-    )
-    parser.add_argument(
-        "--metrics-listen", type=listen_address, default="127.0.0.1:0", metavar="HOST:PORT"
-    )
-    parser.add_argument(
-        "--catalog",
-        type=address_list,
-        required=True,
-        metavar="HOST:PORT,...",
-        help="link addresses of storage nodes to ask where the catalog is",
-    )
-    parser.add_argument("--region", default="us-east-1", help="in ARNs (us-east-1)")
-    parser.add_argument("--account-id", default="000000000000", help="in ARNs (000000000000)")
+    add_listen_flag(parser, "--http-listen", "127.0.0.1:8000", "for the AWS protocol")
+    add_listen_flag(parser, "--grpc-listen", "127.0.0.1:50051", "for gRPC")
+    add_listen_flag(parser, "--metrics-listen", "127.0.0.1:0", "for /metrics")
+    add_cluster_flags(parser)
     add_process_flags(parser)
     return parser
 
@@ -104,61 +68,41 @@ def request_ids(choose: Callable[[str], str]) -> Callable[[], bytes]:
     return next_request_id
 
 
-async def _serve(flags: Any) -> None:
+async def _serve(flags: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-
-    now: Callable[[], float] = time.monotonic
-    wall_clock: Callable[[], float] = time.time
-    node_id = f"{flags.name}.{secrets.token_hex(4)}"
-
-    def hello() -> Hello:
-        cluster_id = client.cluster_id
-        return Hello(PROTOCOL_VERSION, cluster_id, "router", node_id, flags.name, flags.az)
-
-    client = ClusterClient(
-        LoopEnvironment(loop, now),
-        tcp_dial(hello, loop),
-        flags.catalog,
-        flags.az,
-        os.urandom(REQUEST_ID_PREFIX_SIZE),
+    stop = stop_event()
+    platform = Platform(now=time.monotonic, wall_clock=time.time, random_bytes=secrets.token_bytes)
+    router = Router(
+        Options(
+            name=flags.name,
+            az=flags.az,
+            catalog=flags.catalog,
+            region=flags.region,
+            account_id=flags.account_id,
+        ),
+        platform,
     )
-    tasks: set[asyncio.Task[None]] = set()
-
-    def spawn(coroutine: Coroutine[Any, Any, None]) -> None:
-        task = loop.create_task(coroutine)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    metrics = RouterMetrics()
-    catalog = CatalogClient(client)
-    tables = PartitionMap(catalog, metrics, now, spawn)
-    services = Services(
-        client, tables, catalog, metrics, flags.region, flags.account_id, now, wall_clock
-    )
-    dispatch = Dispatcher(services, handlers()).dispatch
     new_request_id = request_ids(secrets.choice)
 
     def is_ready() -> bool:
-        return catalog.is_ready and not stop.is_set()
+        return router.catalog.is_ready and not stop.is_set()
 
-    http = HttpServer(dispatch, is_ready, new_request_id, now, wall_clock, flags.region)
-    _add_gauges(metrics, http, client, catalog)
-    REGISTRY.register(metrics)
+    http = HttpServer(
+        router.dispatch, is_ready, new_request_id, platform.now, platform.wall_clock, flags.region
+    )
+    _add_gauges(router, http)
+    platform.registry.register(router.metrics)
 
     observed = await serve_metrics(*parse_listen(flags.metrics_listen), is_ready)
-    client.start()
-    catalog.start()
-    starting = [loop.create_task(catalog.ready()), loop.create_task(stop.wait())]
+    router.start()
+    starting = [loop.create_task(router.catalog.ready()), loop.create_task(stop.wait())]
     await asyncio.wait(starting, timeout=START_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
     for task in starting:
         task.cancel()
     http_host, http_port = parse_listen(flags.http_listen)
     http_port = await http.serve(http_host, http_port)
     try:
-        grpc = await serve_grpc(flags.grpc_listen, dispatch, is_ready, new_request_id)
+        grpc = await serve_grpc(flags.grpc_listen, router.dispatch, is_ready, new_request_id)
     except RuntimeError as error:  # what grpc raises for an address in use
         raise OSError(str(error)) from error
     log.info(
@@ -178,13 +122,11 @@ async def _serve(flags: Any) -> None:
     log.info("router stops")
     await asyncio.gather(http.stop(STOP_GRACE_S), grpc.stop(STOP_GRACE_S))
     observed.close()
-    await catalog.stop()
-    client.stop()
+    await router.stop()
 
 
-def _add_gauges(
-    metrics: RouterMetrics, http: HttpServer, client: ClusterClient, catalog: CatalogClient
-) -> None:
+def _add_gauges(router: Router, http: HttpServer) -> None:
+    metrics, client, catalog = router.metrics, router.client, router.catalog
     metrics.gauge(
         "quorate_router_http_connections",
         "Open client connections.",

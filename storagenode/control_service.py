@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 FETCH_TIMEOUT_S = 3600.0
 DIGEST_TIMEOUT_S = 2.0
 
+_CHANNEL_OPTIONS = [("grpc.max_receive_message_length", 64 << 20)]
+
 
 class ControlService(control_pb2_grpc.StorageControlServicer):
     """The service over a `Node`. Every call is idempotent."""
@@ -272,6 +274,10 @@ def _members(replicas: Iterable[control_pb2.Replica]) -> Configuration:
 class GrpcDigests:
     """`scrubbing.DigestClient` over gRPC. Rare: a channel per question."""
 
+    def __init__(self, open_channel: Callable[..., Any] = grpc.aio.insecure_channel) -> None:
+        """Create; `open_channel` as `grpc.aio.insecure_channel`."""
+        self._open_channel = open_channel
+
     async def digest(self, peer: Peer, group: int, index: int) -> bytes | None:
         """See `DigestClient`."""
         request = control_pb2.ReplicaDigestRequest(group=group, index=index)
@@ -285,7 +291,7 @@ class GrpcDigests:
         return answer is not None
 
     async def _ask(self, peer: Peer, call: Callable[[Any], Any]) -> Any:
-        async with _open_channel(peer.grpc) as channel:
+        async with self._open_channel(peer.grpc) as channel:
             try:
                 return await call(control_pb2_grpc.StorageControlStub(channel))  # type: ignore[no-untyped-call]
             except grpc.aio.AioRpcError as error:
@@ -293,25 +299,26 @@ class GrpcDigests:
                 return None
 
 
-def _open_channel(address: str) -> Any:
-    return grpc.aio.insecure_channel(
-        address, options=[("grpc.max_receive_message_length", 64 << 20)]
-    )
-
-
 async def fetch_snapshot(
     peer: Peer,
     group: GroupId,
     at_least: LogIndex,
     file: Path,
-    open_channel: Callable[[str], Any] = _open_channel,
+    open_channel: Callable[..., Any] = grpc.aio.insecure_channel,
 ) -> Capture:
     """Store a snapshot of `group` from `peer` in `file` (`node.FetchSnapshot`).
+
+    Args:
+        peer: Who has it.
+        group: Of which group.
+        at_least: The log index that it must reach.
+        file: Where to store it.
+        open_channel: As `grpc.aio.insecure_channel`.
 
     Raises:
         BadSnapshot: It is damaged or too old, or the peer has none or cannot be reached.
     """
-    async with open_channel(peer.grpc) as channel:
+    async with open_channel(peer.grpc, options=_CHANNEL_OPTIONS) as channel:
         stub = control_pb2_grpc.StorageControlStub(channel)  # type: ignore[no-untyped-call]
         request = control_pb2.FetchSnapshotRequest(group=group, at_least_index=at_least)
         try:

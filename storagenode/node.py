@@ -2,7 +2,7 @@
 
 A node owns the replicas and knows the engine and the raft host. It opens and closes replicas (durably),
 recovers them at start, hands each request to its replica, fetches snapshots for those that need one. It has no
-clock and opens no socket; `main.py` gives it links.
+clock and opens no socket; `composition.py` gives it links.
 """
 
 import asyncio

@@ -50,8 +50,6 @@ class Checker:
     def after_turn(self, process: Process) -> None:
         if self._news.found:
             self._world.violate(*self._news.found[0])
-        if self._world.fatal is not None:
-            self._world.violate("fatal", repr(self._world.fatal))
         if isinstance(process, StorageProcess):
             for group, replica in process.replicas.items():
                 self._check_leader(process, group, replica)
@@ -84,7 +82,7 @@ class Checker:
 
     def _sample(self) -> None:
         for node in self._nodes:
-            if node.is_running and not node.parts._round.is_dirty:
+            if node.is_running and not node.product.apply_round.is_dirty:
                 for group, replica in node.replicas.items():
                     self._compare(node, group, replica)
         self._world.after(SAMPLE_S, self._sample)

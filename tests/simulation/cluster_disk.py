@@ -193,10 +193,10 @@ class SimEngine(MemoryEngine):
 class Machine:
     """The disk of one storage node."""
 
-    def __init__(self, name: str, az: str, node_id: str, snapshots: Path) -> None:
+    def __init__(self, snapshots: Path) -> None:
         self.log: dict[int, LogFile] = {}
         self.store = Store()
-        self.identity = Identity(node_id=node_id, name=name, az=az)
+        self.identity: Identity | None = None
         self.peers: bytes = b"[]"
         self.snapshots = snapshots
         self._synced: dict[int, int] = {}  # checksum of content by inode
@@ -204,6 +204,11 @@ class Machine:
         snapshots.mkdir(parents=True, exist_ok=True)
 
     # storagenode.data_directory.DataDirectory
+
+    def load_identity(self, name: str, az: str, random_suffix: str) -> Identity:
+        if self.identity is None:
+            self.identity = Identity(node_id=f"{name}.{random_suffix}", name=name, az=az)
+        return self.identity
 
     def store_identity(self, identity: Identity) -> None:
         self.identity = identity

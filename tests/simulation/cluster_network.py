@@ -13,7 +13,6 @@ from typing import Any
 
 import grpc
 
-from proto import control_pb2_grpc
 from tests.simulation.cluster_world import Process, World
 
 
@@ -95,9 +94,16 @@ class Network:
 
     # connecting
 
-    def listen(self, address: str, process: Process, factory: Callable[[], Any]) -> None:
+    def listen(
+        self, host: str, port: int, process: Process, factory: Callable[[], Any]
+    ) -> "SimServer":
+        address = f"{host}:{port}"
         self._listeners[address] = (process, process.life, factory)
         self._homes[address] = process
+        return SimServer(self, host, port)
+
+    def close(self, address: str) -> None:
+        self._listeners.pop(address, None)
 
     def connect(self, process: Process, address: str, future: asyncio.Future[Any]) -> None:
         self.world.after(self.delay(), self._arrive, process, process.life, address, future)
@@ -144,12 +150,13 @@ class Network:
 
     # gRPC
 
-    def serve(self, address: str, process: Process, servicer: Any) -> None:
-        """Let a `StorageControl` servicer answer there."""
-        catcher = _Catcher()
-        control_pb2_grpc.add_StorageControlServicer_to_server(servicer, catcher)
-        self._services[address] = (process, process.life, catcher.methods)
+    def serve(self, address: str, process: Process, methods: dict[str, Any]) -> None:
+        """Let methods of gRPC services, by name, answer there."""
+        self._services[address] = (process, process.life, methods)
         self._homes[address] = process
+
+    def serve_no_more(self, address: str) -> None:
+        self._services.pop(address, None)
 
     def reach(self, client: Process, address: str, path: str) -> tuple[Process, Any] | str | None:
         """(server, method), or how a call ends at once, or None: it is never answered."""
@@ -166,6 +173,22 @@ class Network:
     def _fail_stream(self, queue: asyncio.Queue[Any], client: Process, life: int) -> None:
         if client.life == life:
             client.post(lambda: queue.put_nowait(_Failure(grpc.StatusCode.UNAVAILABLE, "gone")))
+
+
+class SimServer:
+    """What the product needs of an `asyncio.Server`, and of its socket."""
+
+    def __init__(self, network: Network, host: str, port: int) -> None:
+        self._network = network
+        self._name = (host, port)
+        self.sockets = (self,)
+
+    def getsockname(self) -> tuple[str, int]:
+        return self._name
+
+    def close(self) -> None:
+        host, port = self._name
+        self._network.close(f"{host}:{port}")
 
 
 class Connection:
@@ -311,17 +334,30 @@ class SimTransport(asyncio.Transport):
 # --- gRPC ---------------------------------------------------------------------------------------------------
 
 
-class _Catcher:
-    """Takes what generated code registers."""
+class SimGrpcServer:
+    """What the product needs of a `grpc.aio.Server`."""
 
-    def __init__(self) -> None:
-        self.methods: dict[str, Any] = {}
+    def __init__(self, network: Network, process: Process) -> None:
+        self._network = network
+        self._process = process
+        self._methods: dict[str, Any] = {}
+        self._address = ""
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
         pass
 
     def add_registered_method_handlers(self, service: str, methods: dict[str, Any]) -> None:
-        self.methods = methods
+        self._methods.update(methods)
+
+    def add_insecure_port(self, address: str) -> int:
+        self._address = address
+        return int(address.rpartition(":")[2])
+
+    async def start(self) -> None:
+        self._network.serve(self._address, self._process, self._methods)
+
+    async def stop(self, grace: float | None) -> None:
+        self._network.serve_no_more(self._address)
 
 
 class _Failure(Exception):

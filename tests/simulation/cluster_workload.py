@@ -63,13 +63,11 @@ class Cluster:
         self.nodes = [
             StorageProcess(world, network, f"s{n}", f"az{n % 3}", directory) for n in range(count)
         ]
-        initial = [InitialNode(n.name, n.machine.identity.az, address(n.name)) for n in self.nodes]
+        initial = [InitialNode(n.name, n.az, address(n.name)) for n in self.nodes]
         for node in self.nodes:
             node.initial = initial
         seeds = [node.address for node in initial]
-        self.routers = [RouterProcess(world, network, f"r{n}", seeds) for n in range(2)]
-        for number, router in enumerate(self.routers):
-            router.az = f"az{number}"
+        self.routers = [RouterProcess(world, network, f"r{n}", f"az{n}", seeds) for n in range(2)]
         self.admins = [
             AdminProcess(world, network, f"m{n}", seeds) for n in range(rng.choice((1, 2)))
         ]
@@ -361,11 +359,11 @@ class Run:
         self.clients.perform(router, kind, key, done)
 
     def _difference(self) -> str:
-        view = self.cluster.routers[0].catalog.view
+        view = self.cluster.routers[0].product.catalog.view
         if view.jobs or any(table.status != "ACTIVE" for table in view.tables.values()):
             return f"jobs {sorted(view.jobs)}"
         expected = {p.group: {r.node_id for r in p.replicas} for p in view.groups()}
-        catalog = self.cluster.routers[0].client.replicas(CATALOG_GROUP)
+        catalog = self.cluster.routers[0].product.client.replicas(CATALOG_GROUP)
         expected[CATALOG_GROUP] = {replica.node_id for replica in catalog}
         return self.checker.differences(expected)
 

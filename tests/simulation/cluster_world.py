@@ -16,7 +16,7 @@ import zlib
 from asyncio import events
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from tests.simulation.options import Violation
 
@@ -39,7 +39,6 @@ class World:
         self.turns = 0
         self.is_over = False
         self.violation: Violation | None = None
-        self.fatal: BaseException | None = None  # what ended a process by itself
         self.process: Process | None = None  # whose turn it is
         self.after_turn: Callable[[Process], None] = lambda process: None
         self._agenda: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -85,7 +84,7 @@ class World:
     def delivered(self, data: bytes) -> None:
         self.digest = zlib.crc32(data, zlib.crc32(b"%.6f" % self.now, self.digest))
 
-    def violate(self, kind: str, detail: object = "") -> None:
+    def violate(self, kind: str, detail: object = "") -> NoReturn:
         self.log("VIOLATION", kind, detail)
         if self.violation is None:
             self.violation = Violation(kind, detail)
@@ -147,6 +146,9 @@ class SimLoop(asyncio.BaseEventLoop):
         self._process.connect(f"{host}:{port}", future)
         connection = await future
         return connection.establish(factory)
+
+    async def create_server(self, factory: Any, host: Any = None, port: Any = None, **_: Any):
+        return self._process.network.listen(host, port, self._process, factory)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if "never retrieved" in context["message"]:

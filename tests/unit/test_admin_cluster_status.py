@@ -153,7 +153,9 @@ def test_the_service_answers_over_grpc_and_has_health():
         catalog = CatalogClient(cluster)
         nodes = FakeNodes(cluster)
         nodes.down = {"n3.disk"}
-        server = AdminServer(AdminApi(catalog, cluster, nodes, "us-east-1", "000000000000"))
+        server = AdminServer(
+            AdminApi(catalog, cluster, nodes, "us-east-1", "000000000000"), grpc.aio.server()
+        )
         port = await server.start("127.0.0.1:0")
         catalog.start()
         try:
