@@ -58,7 +58,7 @@ format: $(GENERATED) ## rewrite the code in the project's format
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format --quiet .
 
-bench: $(GENERATED) ## measure a local cluster and its peers, BENCH_ARGS='--help'; replication alone: python -m tests.bench.raft_cost
+bench: $(GENERATED) ## measure what replication costs, then a local cluster and its peers; BENCH_ARGS='--help'
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 chaos: $(GENERATED) ## break a real cluster under load, give a verdict; CHAOS_ARGS='--help' tells more

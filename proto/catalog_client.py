@@ -183,7 +183,7 @@ class CatalogClient:
         self._followed_at_position: int | None = None
         self._listeners: list[Callable[[list[RowChange]], None]] = []
         self._waits: list[tuple[Callable[[CatalogView], bool], asyncio.Future[None]]] = []
-        self._refreshes: dict[str, asyncio.Task[TableRow | None]] = {}
+        self._refreshes: dict[str, asyncio.Task[TableRow | CatalogUnavailable | None]] = {}
         self._is_current = False
         self._removed_meanwhile: list[dict[bytes, Row]] = []  # one for each write under way
 
@@ -336,14 +336,21 @@ class CatalogClient:
             task = asyncio.get_running_loop().create_task(self._refresh(name))
             self._refreshes[name] = task
             task.add_done_callback(lambda _: self._refreshes.pop(name, None))
-        return await asyncio.shield(task)
+        found = await asyncio.shield(task)
+        if isinstance(found, CatalogUnavailable):
+            raise found
+        return found
 
-    async def _refresh(self, name: str) -> TableRow | None:
-        table = await self.fetch_table(name)
-        if table is None:
-            return None
-        known = self.view.partitions(table.table_id)
-        found = {row_key(row): row for row in await self.fetch_partitions(table.table_id)}
+    async def _refresh(self, name: str) -> TableRow | CatalogUnavailable | None:
+        """Returns how the catalog fails: raised in a task that all who asked have left it would look like a bug."""
+        try:
+            table = await self.fetch_table(name)
+            if table is None:
+                return None
+            known = self.view.partitions(table.table_id)
+            found = {row_key(row): row for row in await self.fetch_partitions(table.table_id)}
+        except CatalogUnavailable as error:
+            return error
         for row in known:
             if row_key(row) not in found:
                 self._learn_absence(row_key(row), row)

@@ -1,7 +1,8 @@
-"""Compare our cluster with its controls and peers in one run, round by round.
+"""What replication costs, and how our cluster compares with its controls and peers, round by round in one run.
 
-Reports, per operation and concurrency: median and range of operations per second over the rounds, p50 and p99
-latency (median of the rounds), CPU microseconds per request over all server processes, and the ratio of our
+First CPU per replicated write with one group and with 500, and the cost of 500 idle groups (`raft_cost`, which runs
+alone too). Then, per operation and concurrency: median and range of operations per second over the rounds, p50 and
+p99 latency (median of the rounds), CPU microseconds per request over all server processes, and the ratio of our
 median to each system's. CPU per request is the evidence; ops/s the illustration. A difference counts when CPU
 per request moves by more than 20 % and the ranges of the rounds do not overlap.
 """
@@ -17,10 +18,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.bench import raft_cost
 from tests.bench.systems import System, available, cpu_seconds
 
 SCRIPT = Path(__file__).with_name("load.lua")
 HEADING = f"  {'':18} {'ops/s':>9} {'[range]':>21} {'p50 us':>8} {'p99 us':>8} {'CPU us':>8} ratio"
+INSTALL = {
+    "dynalite-memory": "npm install --global dynalite",
+    "etcd-json": "apt-get install etcd-server",
+}
 OPERATIONS = ("get_strong", "get_eventual", "put", "update", "query")
 
 
@@ -69,31 +75,11 @@ def report(name: str, rounds: list[dict[str, float]], ours: list[dict[str, float
     )
 
 
-def main() -> int:
-    """Run the comparison and print it."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=2)
-    parser.add_argument("--keys", type=int, default=5000)
-    parser.add_argument("--concurrency", default="1,16,64")
-    parser.add_argument("--operations", default=",".join(OPERATIONS))
-    parser.add_argument(
-        "--systems", default="", help="names, comma separated; default: all installed"
-    )
-    parser.add_argument("--json", type=Path, help="also write every round here")
-    options = parser.parse_args()
-    if shutil.which("wrk") is None:
-        print(
-            "the load generator wrk is not installed (Debian: apt-get install wrk)", file=sys.stderr
-        )
-        return 2
+def compare(options: argparse.Namespace) -> dict[str, list[dict[str, float]]] | None:
+    """Every round of every system, printed as they come; None if a system did not do its writes."""
     chosen = [s for s in options.systems.split(",") if s]
     systems = [s for s in available() if not chosen or s.name in chosen]
-    absent = {
-        "dynalite-memory": "npm install --global dynalite",
-        "etcd-json": "apt-get install etcd-server",
-    }
-    for name, how in absent.items():
+    for name, how in INSTALL.items():
         if name not in [s.name for s in systems] and (not chosen or name in chosen):
             print(f"not measured: {name} (install it with: {how})")
     everything: dict[str, list[dict[str, float]]] = {}
@@ -107,41 +93,75 @@ def main() -> int:
             for operation in options.operations.split(","):
                 for concurrency in map(int, options.concurrency.split(",")):
                     taking = [s for s in systems if operation in s.operations]
-                    results: dict[str, list[dict[str, float]]] = {s.name: [] for s in taking}
-                    for number in range(options.rounds):
-                        for system in taking:
-                            token = f"{operation}-{concurrency}-{number}"
-                            results[system.name].append(
-                                measure(
-                                    system,
-                                    operation,
-                                    concurrency,
-                                    options.seconds,
-                                    options.keys,
-                                    token,
-                                )
-                            )
-                    ours = results[taking[0].name]
-                    print(f"\n{operation}, {concurrency} connections, {options.rounds} rounds")
-                    print(HEADING)
+                    results = _rounds(options, taking, operation, concurrency)
                     for name, rounds in results.items():
-                        print(report(name, rounds, ours), flush=True)
                         everything[f"{operation}/{concurrency}/{name}"] = rounds
-                    if operation == "put":
-                        last = f"put-{concurrency}-{options.rounds - 1}"
-                        for system in taking:
-                            found = system.read_back(last, min(options.keys, 500))
-                            print(
-                                f"  read back {system.name}: {found} of 500 keys carry the last round's token"
-                            )
-                            if not found:
-                                print(f"  {system.name} DID NOT DO THE WRITES")
-                                return 1
+                    last = f"put-{concurrency}-{options.rounds - 1}"
+                    if operation == "put" and not _wrote(taking, last, options.keys):
+                        return None
         finally:
             for system in started:
                 system.stop()
+    return everything
+
+
+def _rounds(
+    options: argparse.Namespace, systems: list[System], operation: str, concurrency: int
+) -> dict[str, list[dict[str, float]]]:
+    results: dict[str, list[dict[str, float]]] = {s.name: [] for s in systems}
+    for number in range(options.rounds):
+        for system in systems:
+            token = f"{operation}-{concurrency}-{number}"
+            results[system.name].append(
+                measure(system, operation, concurrency, options.seconds, options.keys, token)
+            )
+    print(f"\n{operation}, {concurrency} connections, {options.rounds} rounds")
+    print(HEADING)
+    ours = results[systems[0].name]
+    for name, rounds in results.items():
+        print(report(name, rounds, ours), flush=True)
+    return results
+
+
+def _wrote(systems: list[System], token: str, keys: int) -> bool:
+    """Whether each system has what the last round wrote."""
+    asked = min(keys, 500)
+    for system in systems:
+        found = system.read_back(token, asked)
+        print(f"  read back {system.name}: {found} of {asked} keys carry the last round's token")
+        if not found:
+            print(f"  {system.name} DID NOT DO THE WRITES")
+            return False
+    return True
+
+
+def main() -> int:
+    """Run the comparison and print it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--keys", type=int, default=5000)
+    parser.add_argument("--concurrency", default="1,16,64")
+    parser.add_argument("--operations", default=",".join(OPERATIONS))
+    parser.add_argument(
+        "--systems", default="", help="names, comma separated; default: all installed"
+    )
+    parser.add_argument("--no-replication", action="store_true", help="compare the systems only")
+    parser.add_argument("--json", type=Path, help="also write every round here")
+    options = parser.parse_args()
+    # First, and before anything else runs.
+    replication = {} if options.no_replication else raft_cost.measure(seconds=options.seconds)
+    if shutil.which("wrk") is None:
+        print(
+            "the load generator wrk is not installed (Debian: apt-get install wrk)", file=sys.stderr
+        )
+        return 2
+    systems = compare(options)
+    if systems is None:
+        return 1
     if options.json:
-        options.json.write_text(json.dumps(everything, indent=1))
+        figures = {**systems, "replication": replication}
+        options.json.write_text(json.dumps(figures, indent=1))
     return 0
 
 

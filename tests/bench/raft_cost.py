@@ -1,4 +1,4 @@
-"""What replication costs: python -m tests.bench.raft_cost [--directory DIR] [--seconds S] [--bytes N]
+"""What replication costs, a part of `make bench`; alone: python -m tests.bench.raft_cost --help
 
 Three hosts with their real logs (files, one fdatasync per batch) on one loop; batches between them are encoded and
 decoded but cross no socket, and there is no engine behind them. Prints CPU µs of the process per replicated write,
@@ -178,8 +178,9 @@ async def _load(cluster: Cluster, leaders: list, writers: int, payload: bytes, s
     return (time.process_time() - cpu) / count * 1e6, count / elapsed
 
 
-async def _measure(directory: Path, seconds: float, size: int) -> None:
+async def _measure(directory: Path, seconds: float, size: int) -> dict[str, float]:
     payload = b"x" * size
+    figures = {}
     for groups in (1, 500):
         cluster = Cluster(directory / str(groups), groups)
         leaders = await cluster.leaders(groups)
@@ -188,27 +189,46 @@ async def _measure(directory: Path, seconds: float, size: int) -> None:
             cpu, started = time.process_time(), time.monotonic()
             await asyncio.sleep(seconds)
             percent = (time.process_time() - cpu) / (time.monotonic() - started) * 100 / len(NODES)
-            print(f"{groups} idle groups: {percent:.2f} % of a core per node", flush=True)
+            print(f"  {groups} idle groups: {percent:.2f} % of a core per node", flush=True)
+            figures[f"{groups} idle groups, % of a core per node"] = percent
         for writers in (1, 16, 64):
             best = [await _load(cluster, leaders, writers, payload, seconds / 3) for _ in range(3)]
             cpu_us, rate = min(best)
+            what = f"{groups} group{'s' * (groups > 1)}, {writers} writer{'s' * (writers > 1)}"
             print(
-                f"{groups} group{'s' * (groups > 1)}, {writers} writer{'s' * (writers > 1)} of {size} B: "
-                f"{cpu_us:.0f} us CPU per write on three replicas, {rate:,.0f} writes/s",
+                f"  {what + f' of {size} B':30} {cpu_us:5.0f} us CPU per write, {rate:8,.0f} writes/s",
                 flush=True,
             )
+            figures[f"{what}, us CPU per write"] = cpu_us
         cluster.close()
+    return figures
+
+
+def measure(
+    directory: Path | None = None, seconds: float = 3.0, size: int = 300
+) -> dict[str, float]:
+    """Measure and print.
+
+    Args:
+        directory: On the disk to measure; None: a temporary one.
+        seconds: For each figure.
+        size: Bytes that a write carries.
+
+    Returns:
+        The figures by their names.
+    """
+    print("replication alone: three replicas' CPU and log threads together")
+    with tempfile.TemporaryDirectory(prefix="quorate-raft-", dir=directory) as place:
+        return asyncio.run(_measure(Path(place), seconds, size))
 
 
 def main(argv: list[str]) -> int:
-    """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.raft_cost", description=__doc__)
     parser.add_argument("--directory", type=Path, help="on the disk to measure; default: temporary")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each figure")
     parser.add_argument("--bytes", type=int, default=300, help="payload of a write")
     options = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory(prefix="quorate-raft-", dir=options.directory) as directory:
-        asyncio.run(_measure(Path(directory), options.seconds, options.bytes))
+    measure(options.directory, options.seconds, options.bytes)
     return 0
 
 

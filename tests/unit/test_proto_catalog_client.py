@@ -1,6 +1,7 @@
 """The catalog client: the copy follows the feed, survives outages, and writes are atomic and conditional."""
 
 import asyncio
+import gc
 from dataclasses import replace
 
 import pytest
@@ -218,6 +219,25 @@ def test_a_table_is_refreshed_with_one_read_for_all_who_ask():
         cluster.remove(table(version=2))
         assert await catalog.refresh_table("orders") is None
         assert "orders" not in catalog.view.tables
+
+    run(scenario)
+
+
+def test_a_refresh_that_fails_when_nobody_waits_any_more_is_no_bug():
+    async def scenario(cluster, catalog):
+        complaints = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+        cluster.is_away = True
+        leaving = asyncio.create_task(catalog.refresh_table("orders"))
+        await asyncio.sleep(0)
+        (refresh,) = catalog._refreshes.values()
+        leaving.cancel()
+        await asyncio.wait([leaving, refresh])
+        del leaving, refresh
+        gc.collect()
+        assert complaints == []
+        with pytest.raises(CatalogUnavailable):
+            await catalog.refresh_table("orders")
 
     run(scenario)
 
