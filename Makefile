@@ -65,7 +65,7 @@ chaos: $(GENERATED) ## break a real cluster under load, give a verdict; CHAOS_AR
 	@$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
 simulate: $(GENERATED) ## simulate the replication layer and whole clusters under faults; SEEDS=from:to
-	@$(BIN)/python -m tests.simulation.run --seeds $(SEEDS)
+	@$(BIN)/python -m tests.simulation.run --spread --seeds $(SEEDS)
 	@$(BIN)/python -m tests.simulation.run_clusters --seeds $(SEEDS)
 
 fuzz: $(GENERATED) ## send nonsense to the HTTP and gRPC front doors of a cluster (part of `make test`)

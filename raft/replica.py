@@ -301,6 +301,7 @@ class Replica:
         if not self.wants_snapshot(index):
             return False
         self._host.enter()
+        self.guard.reach_term(term)
         self.journal.reset(Checkpoint(index, term, configuration, state))
         self._history = ConfigurationHistory(index, configuration)
         self._learn_routes()

@@ -89,6 +89,13 @@ class Voting:
                 {"type": "request_vote", "term": term, "last_log_index": -1, "last_log_term": -1},
             )
 
+    def reach_term(self, term: int) -> None:
+        """An entry of `term` is committed: to a leader of an earlier one, who may contradict it, we listen no more.
+
+        (A snapshot may come from a term that no message has told us of.)
+        """
+        self._adopt_term(self.replica_id, term)
+
     def leader_is_alive(self) -> bool:
         """Whether rule 10 forbids helping a candidate right now."""
         now = self.moment.now
@@ -100,8 +107,12 @@ class Voting:
         return now - self.elections.heard_leader_at < election_min_s
 
     def is_quiet(self, now: float) -> bool:
-        """Whether we started so recently that a promise made before may still bind us."""
-        return now < self.elections.quiet_until and self.voter_count > 1
+        """Whether we started so recently that a promise made before may still bind us.
+
+        It binds learners too, and whoever knows of no other voter: a change that is not known here may have
+        made the promise count.
+        """
+        return now < self.elections.quiet_until
 
     def _on_vote_request(self, m: VoteRequest) -> None:
         if m.term < self.core.term:
@@ -173,6 +184,8 @@ class Voting:
             return True
         if not self.other_voters:
             return True
+        if self.keeps_own_promise():
+            return False
         now = self.moment.now
         if elections.has_pre_votes(term, now, self.settings.election_min_s, self.voter_count):
             elections.end_round()
@@ -191,6 +204,14 @@ class Voting:
                     )
                 )
         return False
+
+    def keeps_own_promise(self) -> bool:
+        """Whether rule 10 forbids our own candidacy: a candidate's vote for itself is help as well.
+
+        The core's deadline alone does not say so: it is not put off by a leader that follows one who asked us
+        to take over in vain.
+        """
+        return self.leader_is_alive()
 
     def has_applied_all(self) -> bool:
         """Whether nothing committed waits to be applied."""

@@ -100,7 +100,7 @@ class Stage:
         return self.node(name).journal(GROUP)[-1][1:]
 
 
-def _stale_lease(stage: Stage, old: str, new: str, others: str) -> str:
+def stale_lease(stage: Stage, old: str, new: str, others: str) -> str:
     """A write acknowledged by a new leader while the old one would still answer reads alone."""
     if not stage.leads(new):
         return ""
@@ -117,7 +117,7 @@ def stickiness() -> str:
     stage.lead("A")
     stage.replica("C").guard.elections.heard_leader_at = NEVER
     stage.campaign("C", "BC", 0.06)
-    return _stale_lease(stage, "A", "C", "BC")
+    return stale_lease(stage, "A", "C", "BC")
 
 
 def quiet_time() -> str:
@@ -129,7 +129,7 @@ def quiet_time() -> str:
     stage.forget_messages()
     stage.node("B").restart()
     stage.campaign("C", "BC", 0.06)
-    return _stale_lease(stage, "A", "C", "BC")
+    return stale_lease(stage, "A", "C", "BC")
 
 
 def lease_ends_on_transfer() -> str:
@@ -143,7 +143,7 @@ def lease_ends_on_transfer() -> str:
     stage.deliver("A", "B")
     stage.exchange("BC", 0.06)
     assert stage.leads("B")
-    return _stale_lease(stage, "A", "B", "BC")
+    return stale_lease(stage, "A", "B", "BC")
 
 
 def acks_of_another_term() -> str:

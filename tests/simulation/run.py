@@ -1,13 +1,18 @@
-"""Run the matrix: python -m tests.simulation.run --seeds 0:1000 [--network fifo] [--config NAME] [--replay SEED].
+"""Run the replication layer in simulated worlds, each with faults of its own, all drawn from its seed.
 
-Every seed runs in every configuration on every network; a line each says what happened. A violation prints its
-seed; `--config NAME --network NETWORK --replay SEED` runs it again, exactly, and prints the end of its trace.
+    python -m tests.simulation.run --spread --seeds 0:10000       a seed has one column: its configuration and network
+    python -m tests.simulation.run --seeds 0:200 [--network fifo] [--config NAME]     every seed in every column
+    python -m tests.simulation.run --replay SEED [--config NAME --network NETWORK]    one again, exactly, with its trace
+
+A column is a configuration on a network; a line for each says what happened, a violation prints its seed. What
+replays is decided by seed and code alone, not by the machine or PYTHONHASHSEED (`replays.py` holds proof).
 """
 
 import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tests.simulation.options import Options, Violation
@@ -56,6 +61,20 @@ CONFIGURATIONS: dict[str, Options] = {
 }
 
 
+NETWORKS = ("fifo", "stale", "unordered")
+
+
+def columns(
+    names: Sequence[str] = tuple(CONFIGURATIONS), networks: Sequence[str] = NETWORKS
+) -> list[tuple[str, Options]]:
+    """Every configuration on every network."""
+    return [
+        (name, replace(CONFIGURATIONS[name], network=network))
+        for name in names
+        for network in networks
+    ]
+
+
 def report(seed: int, options: Options) -> str:
     """What a failing seed prints: it is run again, exactly, with its trace."""
     try:
@@ -68,9 +87,9 @@ def report(seed: int, options: Options) -> str:
 
 
 def run(
-    name: str, options: Options, seeds: range, *, stop_after: int = 3
-) -> tuple[int, Counter[str]]:
-    """All seeds of one configuration; the number that ran, and violations by kind."""
+    name: str, options: Options, seeds: Sequence[int], *, stop_after: int = 3
+) -> tuple[int, Counter[str], Counter[str]]:
+    """These seeds in one column; the number that ran, violations by kind, and what happened in them."""
     started = time.process_time()
     kinds: Counter[str] = Counter()
     stats: Counter[str] = Counter()
@@ -87,31 +106,51 @@ def run(
     seconds = time.process_time() - started
     print(
         f"{name}/{options.network}: {done} seeds, {sum(kinds.values())} violations {dict(kinds)}, "
-        f"{seconds:.0f} s CPU; {dict(sorted(stats.items()))}",
+        f"{seconds:.1f} s CPU; {dict(sorted(stats.items()))}",
         flush=True,
     )
-    return done, kinds
+    return done, kinds, stats
+
+
+def run_all(chosen: list[tuple[str, Options]], seeds: range, *, is_spread: bool) -> int:
+    """All columns, each with all seeds or (spread) with every so-manyth; the number of violations."""
+    done, kinds, stats = 0, Counter[str](), Counter[str]()
+    for position, (name, options) in enumerate(chosen):
+        own = [s for s in seeds if s % len(chosen) == position] if is_spread else seeds
+        ran, found, counted = run(name, options, own)
+        done += ran
+        kinds.update(found)
+        stats.update(counted)
+    shown = ("elections", "acks", "lease-read", "barrier-read", "crashes", "snapshots", "configurations")
+    print(
+        f"total: {done} runs in {len(chosen)} columns, {sum(kinds.values())} violations {dict(kinds)}; "
+        + ", ".join(f"{stats[name]} {name}" for name in shown)
+    )
+    return sum(kinds.values())
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", default="0:20", help="FROM:TO")
-    parser.add_argument("--network", default="fifo,stale,unordered")
+    parser.add_argument("--spread", action="store_true", help="a seed chooses its column")
+    parser.add_argument("--network", default=",".join(NETWORKS))
     parser.add_argument("--config", default=",".join(CONFIGURATIONS))
     parser.add_argument("--replay", type=int, help="one seed, with its trace")
     arguments = parser.parse_args(argv)
+    chosen = columns(arguments.config.split(","), arguments.network.split(","))
+    if arguments.replay is not None:
+        violations = 0
+        if arguments.spread:
+            chosen = [chosen[arguments.replay % len(chosen)]]
+        for name, options in chosen:
+            text = report(arguments.replay, options)
+            print(text or f"{name}/{options.network} seed {arguments.replay}: no violation")
+            violations += bool(text)
+        return 1 if violations else 0
     first, last = (int(part) for part in arguments.seeds.split(":"))
-    violations = 0
-    for name in arguments.config.split(","):
-        for network in arguments.network.split(","):
-            options = replace(CONFIGURATIONS[name], network=network)
-            if arguments.replay is not None:
-                text = report(arguments.replay, options)
-                print(text or f"{name}/{network} seed {arguments.replay}: no violation")
-                violations += bool(text)
-                continue
-            violations += sum(run(name, options, range(first, last))[1].values())
-    return 1 if violations else 0
+    return 1 if run_all(chosen, range(first, last), is_spread=arguments.spread) else 0
 
 
 if __name__ == "__main__":

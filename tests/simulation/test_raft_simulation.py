@@ -10,7 +10,7 @@ from raft.guard import Guard
 from raft.journal import GroupJournal
 from raft.replica import Replica
 from raft.voting import Voting
-from tests.simulation import directed, directed_faults, replays
+from tests.simulation import directed, directed_elections, directed_faults, replays
 from tests.simulation.mutations import BUGS, MUTATIONS, Mutation, mutated, search
 from tests.simulation.run import CONFIGURATIONS, report
 from tests.simulation.workloads import simulate
@@ -114,6 +114,8 @@ SCENARIOS = [
             (Guard, "resume_at", lambda guard, previous, last: min(previous, last + 1)),
         ],
     ),
+    (directed_elections.own_promise, [(Voting, "keeps_own_promise", _no)]),
+    (directed_elections.snapshot_of_a_later_term, [(Voting, "reach_term", lambda *_: None)]),
     (directed_faults.suspended_leader, []),
     (directed_faults.suspended_voter, [(Voting, "leader_is_alive", _no)]),
     (
