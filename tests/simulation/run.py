@@ -1,8 +1,8 @@
 """Run the replication layer in simulated worlds, each with faults of its own, all drawn from its seed.
 
-    python -m tests.simulation.run --spread --seeds 0:10000       a seed has one column: its configuration and network
+    python -m tests.simulation.run --spread --seeds 0:10000       a seed has one column (configuration, network)
     python -m tests.simulation.run --seeds 0:200 [--network fifo] [--config NAME]     every seed in every column
-    python -m tests.simulation.run --replay SEED [--config NAME --network NETWORK]    one again, exactly, with its trace
+    python -m tests.simulation.run --replay SEED [--config NAME --network NETWORK]    again, exactly, with its trace
 
 A column is a configuration on a network; a line for each says what happened, a violation prints its seed. What
 replays is decided by seed and code alone, not by the machine or PYTHONHASHSEED (`replays.py` holds proof).
@@ -121,7 +121,15 @@ def run_all(chosen: list[tuple[str, Options]], seeds: range, *, is_spread: bool)
         done += ran
         kinds.update(found)
         stats.update(counted)
-    shown = ("elections", "acks", "lease-read", "barrier-read", "crashes", "snapshots", "configurations")
+    shown = (
+        "elections",
+        "acks",
+        "lease-read",
+        "barrier-read",
+        "crashes",
+        "snapshots",
+        "configurations",
+    )
     print(
         f"total: {done} runs in {len(chosen)} columns, {sum(kinds.values())} violations {dict(kinds)}; "
         + ", ".join(f"{stats[name]} {name}" for name in shown)
