@@ -15,12 +15,12 @@ Sources: DynamoDB developer guide, "Data types" and "Item sizes"; texts as obser
 import re
 from binascii import Error as Base64Error
 from binascii import a2b_base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
 from datamodel.errors import SerializationError, ValidationError
-from datamodel.limits import NESTING_DEPTH_MAX
+from datamodel.limits import ATTRIBUTE_NAME_SIZE_BYTES_MAX, NESTING_DEPTH_MAX
 from datamodel.numbers import normalise_number, number_size
 
 AttributeValue: TypeAlias = dict[str, Any]
@@ -39,6 +39,7 @@ TOO_DEEP = (
     "Nesting Levels have exceeded supported limits: "
     "Attributes in the item have nested levels beyond supported limit"
 )
+EMPTY_NAME = "Empty attribute name"
 _INVALID = "One or more parameter values were invalid: "
 
 _MAP_NOT_EXPECTED = "Start of structure or map found where not expected"
@@ -160,7 +161,29 @@ def _normalise_map(raw: AttributeValue, content: object, depth: int) -> tuple[At
             if replaced is None:
                 replaced = dict(content)
             replaced[name] = value
+    if size > ATTRIBUTE_NAME_SIZE_BYTES_MAX:
+        check_name_sizes(content)
+    if "" in content:
+        raise ValidationError(EMPTY_NAME)
     return (raw if replaced is None else {"M": replaced}), size
+
+
+def check_name_sizes(names: Iterable[str]) -> None:
+    """For names of attributes that are not keys, and of what is in maps.
+
+    Raises:
+        ValidationError: One is longer than 65,535 bytes.
+    """
+    for name in names:
+        # No character is more than 4 bytes.
+        if (
+            len(name) * 4 > ATTRIBUTE_NAME_SIZE_BYTES_MAX
+            and len(name.encode()) > ATTRIBUTE_NAME_SIZE_BYTES_MAX
+        ):
+            raise ValidationError(
+                f"{_INVALID}Attribute name is too large, "
+                f"must be less than {ATTRIBUTE_NAME_SIZE_BYTES_MAX + 1} bytes"
+            )
 
 
 def _normalise_list(raw: AttributeValue, content: object, depth: int) -> tuple[AttributeValue, int]:
@@ -193,7 +216,7 @@ def _check_string_set(content: object) -> int:
         if type(member) is not str:
             if member is None:
                 raise ValidationError(
-                    _INVALID + "An string set may not have a empty string as a member"
+                    _INVALID + "An string set may not have a null string as a member"
                 )
             raise _not_a_string(member)
         size += len(member) if member.isascii() else len(member.encode())
@@ -212,9 +235,11 @@ def _normalise_number_set(raw: AttributeValue, content: object) -> tuple[Attribu
     size = 0
     numbers = []
     for member in content:
-        if type(member) is not str and member is not None:
+        if type(member) is not str:
+            if member is None:
+                raise ValidationError(EMPTY_VALUE)
             raise _not_a_string(member)
-        number = normalise_number(member or "")
+        number = normalise_number(member)
         size += number_size(number)
         numbers.append(number)
     if len(set(numbers)) != len(numbers):

@@ -10,8 +10,10 @@ from typing import TypeAlias
 import msgspec
 
 from datamodel.attribute_values import (
+    EMPTY_NAME,
     AttributeValue,
     check_json_types,
+    check_name_sizes,
     check_nesting,
     json_map_error,
     normalise_value,
@@ -46,6 +48,8 @@ def normalise_item(raw: object) -> tuple[Item, int]:
     size = 0
     replaced: Item | None = None
     try:
+        if "" in raw:
+            raise ValidationError(EMPTY_NAME)
         for name, member in raw.items():
             value, value_bytes = normalise_value(member)
             size += value_bytes + (len(name) if name.isascii() else len(name.encode()))
@@ -53,34 +57,26 @@ def normalise_item(raw: object) -> tuple[Item, int]:
                 if replaced is None:
                     replaced = dict(raw)
                 replaced[name] = value
-    except ValidationError:
+    except ValidationError as error:
         # The service reads the types of a whole request before it minds any other rule.
         for member in raw.values():
             check_json_types(member)
+        if error.message == EMPTY_NAME and "" not in raw:
+            _find_other_fault(raw)
         raise
     if size > ATTRIBUTE_NAME_SIZE_BYTES_MAX:
-        _check_names(raw)
+        check_name_sizes(raw)
     return (raw if replaced is None else replaced), size
 
 
-def _check_names(item: Mapping[str, object]) -> None:
-    for name in item:
-        # No character is more than 4 bytes.
-        if len(name) * 4 > ATTRIBUTE_NAME_SIZE_BYTES_MAX:
-            check_name_size(name)
-
-
-def check_name_size(name: str) -> None:
-    """For names of attributes that are not keys.
-
-    Raises:
-        ValidationError: The name is longer than 65,535 bytes.
-    """
-    if len(name.encode()) > ATTRIBUTE_NAME_SIZE_BYTES_MAX:
-        raise ValidationError(
-            "One or more parameter values were invalid: Attribute name is too large, "
-            f"must be less than {ATTRIBUTE_NAME_SIZE_BYTES_MAX + 1} bytes"
-        )
+def _find_other_fault(raw: Mapping[str, object]) -> None:
+    """Of an empty name inside a map the service tells only when all values are fine otherwise."""
+    for member in raw.values():
+        try:
+            normalise_value(member)
+        except ValidationError as error:
+            if error.message != EMPTY_NAME:
+                raise
 
 
 def normalise_values(raw: object) -> tuple[dict[str, AttributeValue], int]:

@@ -24,7 +24,8 @@ EXPRESSION_SIZE_BYTES_MAX = 4096
 EXPRESSION_OPERATORS_MAX = 300
 EXPRESSION_IN_OPERANDS_MAX = 100
 EXPRESSION_PLACEHOLDER_SIZE_BYTES_MAX = 255
-EXPRESSION_VALUES_SIZE_BYTES_MAX = 2 * 1024 * 1024
+EXPRESSION_PLACEHOLDERS_SIZE_BYTES_MAX = 2 * 1024 * 1024
+"""Placeholders with what they stand for: those for names, those for values, and both together."""
 DOCUMENT_PATH_DEPTH_MAX = 32
 LEGACY_COMPARISONS_MAX = 2_000
 """Conditions and operands of one Expected, QueryFilter or ScanFilter together: our own bound, about what the

@@ -41,14 +41,16 @@ _match_number = re.compile(
     r"([+-]?)(?:([0-9]++)(?:\.([0-9]*+))?|\.([0-9]++))(?:[eE]([+-]?)([0-9]++))?", re.ASCII
 ).fullmatch
 
-# An exponent of this many digits is out of range whatever the digits before it: a request is 16 MB at most.
-_EXPONENT_DIGITS_MAX = 9
+# The service reads exponents as 64-bit integers; with any other the text is no number.
+_EXPONENTS = range(-(2**63), 2**63)
+_EXPONENT_DIGITS_MAX = 19
 
 
 def normalise_number(text: str) -> str:
     """The normal form of a number as a client wrote it.
 
-    Accepts an optional sign, digits with an optional point (`.5` and `5.` too) and an optional exponent.
+    Accepts an optional sign, digits with an optional point (`.5` and `5.` too) and an optional exponent. Zero
+    with an exponent is as large as that exponent says: `0e126` overflows.
 
     Raises:
         ValidationError: Not a number, out of range, or more than 38 significant digits.
@@ -66,18 +68,21 @@ def _normalise_slowly(text: str) -> str:
     if bare_fraction is not None:
         whole, fraction = "", bare_fraction
     fraction = fraction or ""
+    power = 0
+    if exponent_digits is not None:
+        exponent_digits = exponent_digits.lstrip("0") or "0"
+        # The text of more digits must not even become a number.
+        if len(exponent_digits) <= _EXPONENT_DIGITS_MAX:
+            power = int(exponent_sign + exponent_digits)
+        if len(exponent_digits) > _EXPONENT_DIGITS_MAX or power not in _EXPONENTS:
+            raise ValidationError(f"{NOT_A_NUMBER}: {text}")
     digits = (whole + fraction).lstrip("0")
     if not digits:
+        _check_range(power, 0)
         return "0"
-    # Power of ten of the first significant digit, before the exponent is counted in.
-    first = len(digits) - len(fraction) - 1
+    # Power of ten of the first significant digit.
+    first = len(digits) - len(fraction) - 1 + power
     digits = digits.rstrip("0")
-    if exponent_digits is not None:
-        exponent_digits = exponent_digits.lstrip("0")
-        if len(exponent_digits) > _EXPONENT_DIGITS_MAX:
-            raise ValidationError(UNDERFLOW if exponent_sign == "-" else OVERFLOW)
-        power = int(exponent_digits or "0")
-        first += -power if exponent_sign == "-" else power
     _check_range(first, len(digits))
     return _plain(sign == "-", digits, first)
 

@@ -10,7 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from datamodel.attribute_values import TYPES, AttributeValue, compare, normalise_value, type_of
+from datamodel.attribute_values import (
+    TYPES,
+    AttributeValue,
+    check_name_sizes,
+    compare,
+    normalise_value,
+    type_of,
+)
 from datamodel.errors import ValidationError
 from datamodel.expressions import (
     Condition,
@@ -23,7 +30,6 @@ from datamodel.expressions import (
 from datamodel.expressions.legacy import LegacyAction, LegacyTerm, condition_text, update_text
 from datamodel.expressions.syntax_tree import Path
 from datamodel.expressions.updates import TOO_LARGE
-from datamodel.items import check_name_size
 from datamodel.key_encoding import KeySchema, SortCondition, SortOperator
 from datamodel.limits import ITEM_SIZE_BYTES_MAX, LEGACY_COMPARISONS_MAX
 from datamodel.requests import AttributeValueUpdate, ExpectedAttributeValue
@@ -308,8 +314,8 @@ def attribute_updates(updates: Mapping[str, AttributeValueUpdate] | None) -> Leg
     values: dict[str, AttributeValue] = {}
     actions: list[LegacyAction] = []
     size = 0
+    check_name_sizes(updates)
     for name, member in updates.items():
-        check_name_size(name)
         size += len(name)
         action = member.Action or "PUT"
         if member.Value is None:

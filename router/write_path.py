@@ -12,14 +12,14 @@ from datamodel.errors import ValidationError
 from datamodel.expressions import (
     Condition,
     Update,
-    check_placeholder_keys,
     check_placeholders,
     check_placeholders_allowed,
     check_scalar_keys,
     parse_condition,
     parse_update,
+    read_placeholders,
 )
-from datamodel.items import decode_item, encode_item, normalise_values
+from datamodel.items import decode_item, encode_item
 from datamodel.local_indexes import type_mismatch
 from proto.messages import Action, ActionResult, Answer, Write, Written
 from router.capacity import consumed_capacity, write_units
@@ -147,8 +147,7 @@ def check_expressions(request: WriteRequest, update_text: str | None) -> WriteEx
     if condition_text is None and update_text is None:
         return _check_legacy(request)
     names, raw_values = request.ExpressionAttributeNames, request.ExpressionAttributeValues
-    check_placeholder_keys(names, raw_values)
-    values: dict[str, Any] = {} if raw_values is None else normalise_values(raw_values)[0]
+    values = read_placeholders(names, raw_values)
     names_used: frozenset[str] = frozenset()
     values_used: frozenset[str] = frozenset()
     update = condition = None

@@ -17,10 +17,10 @@ from datamodel.expressions.key_conditions import (
 )
 from datamodel.expressions.legacy import read_condition, read_update
 from datamodel.expressions.placeholders import (
-    check_placeholder_keys,
     check_placeholders,
     check_placeholders_allowed,
     check_scalar_keys,
+    read_placeholders,
 )
 from datamodel.expressions.projections import Projection, parse_projection
 from datamodel.expressions.updates import Update, UpdateResult, parse_update
@@ -32,7 +32,6 @@ __all__ = [
     "Projection",
     "Update",
     "UpdateResult",
-    "check_placeholder_keys",
     "check_placeholders",
     "check_placeholders_allowed",
     "check_scalar_keys",
@@ -42,5 +41,6 @@ __all__ = [
     "parse_projection",
     "parse_update",
     "read_condition",
+    "read_placeholders",
     "read_update",
 ]

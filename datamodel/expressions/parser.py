@@ -44,6 +44,7 @@ from datamodel.limits import EXPRESSION_SIZE_BYTES_MAX
 
 _COMPARATORS: Final = frozenset(("=", "<>", "<", "<=", ">", ">="))
 _LIST_INDEX_MAX: Final = 2**31 - 1
+_TELLS_SIZE: Final = frozenset(("ConditionExpression", "FilterExpression"))
 
 CONDITION_FUNCTIONS: Final = frozenset(
     ("attribute_exists", "attribute_not_exists", "attribute_type", "begins_with", "contains")
@@ -134,9 +135,10 @@ class Parser:
     def __init__(self, kind: str, text: str) -> None:
         size = len(text) if text.isascii() else len(text.encode())
         if size > EXPRESSION_SIZE_BYTES_MAX:
+            # Whether the size is told differs from member to member on the service.
+            told = f" expression size: {size}" if kind in _TELLS_SIZE else ""
             raise ValidationError(
-                f"Invalid {kind}: Expression size has exceeded the maximum allowed size; "
-                f"expression size: {size}"
+                f"Invalid {kind}: Expression size has exceeded the maximum allowed size;{told}"
             )
         self.kind = kind
         self.text = text

@@ -1,20 +1,22 @@
 """ExpressionAttributeNames and ExpressionAttributeValues: when they may be given, and what must be in them.
 
-The service's order: `check_placeholders_allowed`, `check_placeholder_keys`, the values themselves
-(`items.normalise_values`), each expression (parse, then its values), and last `check_placeholders`.
+The service's order: `check_placeholders_allowed`, `read_placeholders`, each expression (parse, then its
+values), and last `check_placeholders`.
 
-Source: order and texts as observed on the service by the authors of dynalite.
+Source: order and texts as observed on the service by the authors of dynalite and of ExtendDB; limits of size as
+its own client for DAX has them.
 """
 
 import re
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+from datamodel.attribute_values import AttributeValue, check_name_sizes
 from datamodel.errors import ValidationError
-from datamodel.items import check_name_size
+from datamodel.items import normalise_values
 from datamodel.limits import (
-    ATTRIBUTE_NAME_SIZE_BYTES_MAX,
     EXPRESSION_PLACEHOLDER_SIZE_BYTES_MAX,
+    EXPRESSION_PLACEHOLDERS_SIZE_BYTES_MAX,
 )
 
 _is_name_key = re.compile(r"#[A-Za-z0-9_]+", re.ASCII).fullmatch
@@ -51,35 +53,52 @@ def check_placeholders_allowed(
             )
 
 
-def check_placeholder_keys(
+def read_placeholders(
     names: Mapping[str, str] | None, values: Mapping[str, Any] | None
-) -> None:
-    """Check that both maps, if given, are not empty and their keys are placeholders.
+) -> dict[str, AttributeValue]:
+    """Check both maps by themselves: neither empty nor too large, their keys placeholders, their values sound.
+
+    Returns:
+        The normal values by placeholder; empty if there are none.
 
     Raises:
-        ValidationError: With the service's text.
+        SerializationError, ValidationError: With the service's text.
     """
+    size = 0
     if names is not None:
-        _check_keys(_NAMES, names, _is_name_key)
+        _check_keys(_NAMES, names, _is_name_key, "; size of key: {}")
         for alias, name in names.items():
             if not name:
                 raise ValidationError(
                     f"{_NAMES} contains invalid value: Empty attribute name for key {alias}"
                 )
-            if len(name) * 4 > ATTRIBUTE_NAME_SIZE_BYTES_MAX:
-                check_name_size(name)
-    if values is not None:
-        _check_keys(_VALUES, values, _is_value_key)
+        check_name_sizes(names.values())
+        size = sum(len(alias) + len(name.encode()) for alias, name in names.items())
+        _check_size(size, f"{_NAMES} exceeds max size")
+    if values is None:
+        return {}
+    _check_keys(_VALUES, values, _is_value_key, ";")
+    normal, values_size = normalise_values(values)
+    values_size += sum(map(len, values))
+    _check_size(values_size, f"{_VALUES} exceeds max size")
+    _check_size(size + values_size, f"Combined size of {_NAMES} and {_VALUES} exceeds max size")
+    return normal
 
 
-def _check_keys(member: str, placeholders: Mapping[str, Any], is_key: Any) -> None:
+def _check_size(size: int, text: str) -> None:
+    if size > EXPRESSION_PLACEHOLDERS_SIZE_BYTES_MAX:
+        raise ValidationError(text)
+
+
+def _check_keys(member: str, placeholders: Mapping[str, Any], is_key: Any, ending: str) -> None:
     if not placeholders:
         raise ValidationError(f"{member} must not be empty")
     for key in placeholders:
-        if len(key) > EXPRESSION_PLACEHOLDER_SIZE_BYTES_MAX and is_key(key):
+        size = len(key) if key.isascii() else len(key.encode())
+        if size > EXPRESSION_PLACEHOLDER_SIZE_BYTES_MAX:
             raise ValidationError(
                 f"{member} contains invalid key: The expression attribute map contains a key that "
-                f"is too long; size of key: {len(key)}"
+                f"is too long{ending.format(size)}"
             )
         if not is_key(key):
             raise ValidationError(f'{member} contains invalid key: Syntax error; key: "{key}"')

@@ -10,11 +10,11 @@ import msgspec
 from datamodel.errors import DynamoDBError, ValidationError
 from datamodel.expressions import (
     Projection,
-    check_placeholder_keys,
     check_placeholders,
     check_placeholders_allowed,
     check_scalar_keys,
     parse_projection,
+    read_placeholders,
 )
 from datamodel.items import Item, decode_item, encode_item, normalise_item
 from datamodel.key_encoding import check_key, encode_key
@@ -99,7 +99,7 @@ def _projection(asked: KeysAndAttributes) -> Projection | None:
         return attributes_projection(asked.AttributesToGet)
     if asked.ProjectionExpression is None:
         return None
-    check_placeholder_keys(names, None)
+    read_placeholders(names, None)
     projection = parse_projection(asked.ProjectionExpression, names)
     check_placeholders(names, None, projection.names_used, ())
     return projection

@@ -2,11 +2,11 @@
 
 from datamodel.expressions import (
     Projection,
-    check_placeholder_keys,
     check_placeholders,
     check_placeholders_allowed,
     check_scalar_keys,
     parse_projection,
+    read_placeholders,
 )
 from datamodel.items import decode_item, encode_item, normalise_item
 from datamodel.key_encoding import check_key, encode_key
@@ -76,7 +76,7 @@ def _projection(request: GetItemInput) -> Projection | None:
         return attributes_projection(request.AttributesToGet)
     if request.ProjectionExpression is None:
         return None
-    check_placeholder_keys(names, None)
+    read_placeholders(names, None)
     projection = parse_projection(request.ProjectionExpression, names)
     check_placeholders(names, None, projection.names_used, ())
     return projection

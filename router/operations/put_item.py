@@ -1,9 +1,7 @@
 """PutItem: write a whole item, in place of one with the same key."""
 
-from datamodel.errors import ValidationError
-from datamodel.items import encode_item, normalise_item
+from datamodel.items import check_item_size, encode_item, normalise_item
 from datamodel.key_encoding import check_item_key, encode_key
-from datamodel.limits import ITEM_SIZE_BYTES_MAX
 from datamodel.local_indexes import check_item_index_keys
 from datamodel.requests import PutItemInput
 from proto.messages import PUT, RETURN_ALL_OLD, RETURN_NONE, Action, ReturnKind
@@ -23,13 +21,12 @@ def handle(request: PutItemInput, call: Call) -> None:
     check_parameters(request, None, None)
     item, size = normalise_item(request.Item)
     returns: ReturnKind = RETURN_ALL_OLD if check_returns_old(request.ReturnValues) else RETURN_NONE
-    if size > ITEM_SIZE_BYTES_MAX:
-        raise ValidationError("Item size has exceeded the maximum allowed size")
     expressions = check_expressions(request, None)
     body = encode_item(item)
 
     def make_action(entry: TableEntry) -> Action:
         schema = entry.schema
+        check_item_size(size)
         check_item_key(schema, item)
         if entry.local_indexes:
             check_item_index_keys(entry.local_indexes[::-1], item)

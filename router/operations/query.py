@@ -7,15 +7,14 @@ from datamodel.errors import ValidationError
 from datamodel.expressions import (
     KeyCondition,
     KeyExpression,
-    check_placeholder_keys,
     check_placeholders,
     check_placeholders_allowed,
     check_scalar_keys,
     parse_condition,
     parse_key_expression,
     parse_projection,
+    read_placeholders,
 )
-from datamodel.items import normalise_values
 from datamodel.key_encoding import KeySchema, collection_range
 from datamodel.requests import QueryInput
 from router.context import Call
@@ -75,8 +74,7 @@ def handle(request: QueryInput, call: Call) -> None:
             "Either the KeyConditions or KeyConditionExpression parameter must be specified "
             "in the request."
         )
-    check_placeholder_keys(names, raw_values)
-    values = {} if raw_values is None else normalise_values(raw_values)[0]
+    values = read_placeholders(names, raw_values)
     page = PageRequest(
         strong=request.ConsistentRead is True,
         reverse=request.ScanIndexForward is False,

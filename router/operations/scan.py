@@ -2,14 +2,13 @@
 
 from datamodel.errors import ValidationError
 from datamodel.expressions import (
-    check_placeholder_keys,
     check_placeholders,
     check_placeholders_allowed,
     check_scalar_keys,
     parse_condition,
     parse_projection,
+    read_placeholders,
 )
-from datamodel.items import normalise_values
 from datamodel.key_encoding import KeySchema, check_key, segment_range, table_range
 from datamodel.requests import ScanInput
 from router.context import Call
@@ -61,8 +60,7 @@ def handle(request: ScanInput, call: Call) -> None:
         "",
     )
     _check_segment(request.Segment, request.TotalSegments)
-    check_placeholder_keys(names, raw_values)
-    values = {} if raw_values is None else normalise_values(raw_values)[0]
+    values = read_placeholders(names, raw_values)
     page = PageRequest(
         strong=request.ConsistentRead is True,
         limit=request.Limit or 0,

@@ -35,7 +35,7 @@ EVERY_TYPE = {
     "BOOL": {"BOOL": False},
     "NULL": {"NULL": True},
     "L": {"L": [{"N": "1"}, {"L": []}, {"M": {}}, {"S": "x"}]},
-    "M": {"M": {"a.b": {"M": {"c": {"L": [{"BOOL": True}]}}}, "": {"S": "empty name"}}},
+    "M": {"M": {"a.b": {"M": {"c": {"L": [{"BOOL": True}]}}}, " ": {"S": "blank name"}}},
 }
 
 
@@ -103,7 +103,7 @@ def test_boto3_client_end_to_end(client, name):
     )
     assert updated["Attributes"]["count"] == {"N": "1"}
     assert "B" not in updated["Attributes"]
-    assert updated["Attributes"]["M"] == {"M": {"": {"S": "empty name"}}}
+    assert updated["Attributes"]["M"] == {"M": {" ": {"S": "blank name"}}}
     assert updated["ConsumedCapacity"] == {"TableName": name, "CapacityUnits": 1.0}
     with pytest.raises(client.exceptions.ConditionalCheckFailedException) as refused:
         client.delete_item(

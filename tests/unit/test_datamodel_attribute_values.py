@@ -46,6 +46,7 @@ def nested(levels: int, inner: object, kind: str = "M") -> object:
 def values():
     """Normal attribute values."""
     text = st.text(max_size=8)
+    name = st.text(min_size=1, max_size=8)
     number = st.integers(-(10**12), 10**12).map(str)
     binary = st.binary(max_size=8).map(base64)
     scalars = (
@@ -62,7 +63,7 @@ def values():
         scalars,
         lambda inner: (
             st.builds(lambda v: {"L": v}, st.lists(inner, max_size=4))
-            | st.builds(lambda v: {"M": v}, st.dictionaries(text, inner, max_size=4))
+            | st.builds(lambda v: {"M": v}, st.dictionaries(name, inner, max_size=4))
         ),
         max_leaves=10,
     )
@@ -157,10 +158,10 @@ def test_other_ways_to_write_a_value_become_normal(raw, expected):
         ({"SS": []}, INVALID + "An string set  may not be empty"),
         ({"NS": []}, INVALID + "An number set  may not be empty"),
         ({"BS": []}, INVALID + "Binary sets should not be empty"),
-        ({"SS": ["a", None]}, INVALID + "An string set may not have a empty string as a member"),
+        ({"SS": ["a", None]}, INVALID + "An string set may not have a null string as a member"),
         ({"BS": [None]}, INVALID + "Binary sets may not contain null or empty values"),
         ({"NS": ["1", ""]}, "The parameter cannot be converted to a numeric value"),
-        ({"NS": [None]}, "The parameter cannot be converted to a numeric value"),
+        ({"NS": [None]}, EMPTY),
         ({"NS": ["1", "b"]}, "The parameter cannot be converted to a numeric value: b"),
         ({"N": ""}, "The parameter cannot be converted to a numeric value"),
         ({"SS": ["a", "b", "a"]}, INVALID + "Input collection [a, b, a] contains duplicates."),

@@ -4,13 +4,13 @@ import pytest
 
 from datamodel.errors import ValidationError
 from datamodel.expressions import (
-    check_placeholder_keys,
     check_placeholders,
     check_placeholders_allowed,
     check_scalar_keys,
     parse_condition,
     parse_projection,
     parse_update,
+    read_placeholders,
 )
 
 VALUE = {"S": "x"}
@@ -121,19 +121,47 @@ def test_placeholders_with_an_expression(names, values, expressions):
             "ExpressionAttributeNames contains invalid key: "
             "The expression attribute map contains a key that is too long; size of key: 256",
         ),
+        (
+            {"#" + "a" * 255 + "-x": "a"},
+            None,
+            "ExpressionAttributeNames contains invalid key: "
+            "The expression attribute map contains a key that is too long; size of key: 258",
+        ),
+        (
+            None,
+            {":" + "a" * 255: VALUE},
+            "ExpressionAttributeValues contains invalid key: "
+            "The expression attribute map contains a key that is too long;",
+        ),
+        (
+            {f"#{index:02}": "n" * 65_535 for index in range(33)},
+            None,
+            "ExpressionAttributeNames exceeds max size",
+        ),
+        (
+            None,
+            {":v": {"S": "v" * (2**21 - 1)}},
+            "ExpressionAttributeValues exceeds max size",
+        ),
+        (
+            {"#n": "n" * 65_535},
+            {":v": {"S": "v" * (2**21 - 65_538)}},
+            "Combined size of ExpressionAttributeNames and ExpressionAttributeValues "
+            "exceeds max size",
+        ),
     ],
 )
 def test_keys(names, values, message):
-    assert message_of(check_placeholder_keys, names, values) == message
+    assert message_of(read_placeholders, names, values) == message
 
 
 def test_good_keys():
-    check_placeholder_keys(None, None)
-    check_placeholder_keys(
-        {"#a": "any thing .#!", "#1": "x", "#_": "é"}, {":a": VALUE, ":1_": VALUE}
-    )
-    check_placeholder_keys({"#" + "a" * 254: "n" * 65_535}, {":" + "a" * 254: VALUE})
-    assert "65536" in message_of(check_placeholder_keys, {"#a": "n" * 65_536}, None)
+    read_placeholders(None, None)
+    read_placeholders({"#a": "any thing .#!", "#1": "x", "#_": "é"}, {":a": VALUE, ":1_": VALUE})
+    read_placeholders({"#" + "a" * 254: "n" * 65_535}, {":" + "a" * 254: VALUE})
+    largest = {":v": {"S": "v" * (2**21 - 65_539)}}
+    assert read_placeholders({"#n": "n" * 65_535}, largest) == largest
+    assert "65536" in message_of(read_placeholders, {"#a": "n" * 65_536}, None)
 
 
 def test_unused():

@@ -66,12 +66,26 @@ def test_wrong_json_types(normalise, raw, message):
     assert caught.value.message == message
 
 
+TOO_DEEP = {"a": {"L": [{"S": "x"}]}}
+for _ in range(40):
+    TOO_DEEP = {"a": {"M": TOO_DEEP}}
+TOO_LONG = (
+    "One or more parameter values were invalid: Attribute name is too large, "
+    "must be less than 65536 bytes"
+)
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
         ({"a": {}}, EMPTY),
         ({"a": None}, EMPTY),
         ({"a": {"N": "b"}}, "The parameter cannot be converted to a numeric value: b"),
+        ({"a": {"M": TOO_DEEP}, "": {"S": "x"}}, "Empty attribute name"),
+        ({"a": {"M": {"": {"S": "x"}}}}, "Empty attribute name"),
+        ({"a": {"L": [{"M": {"": {"S": "x"}}}]}, "b": {"N": "1"}}, "Empty attribute name"),
+        ({"a": {"M": {"": {"S": "x"}}}, "b": {}}, EMPTY),
+        ({"a": {"M": {"n" * 65_536: {"S": "x"}}}}, TOO_LONG),
     ],
 )
 def test_broken_rules(raw, message):
