@@ -45,7 +45,7 @@ def numbers():
 
 
 def normal(value: Decimal) -> str:
-    return normalise_number(str(value))
+    return normalise_number(str(value)) if value else "0"
 
 
 @pytest.mark.parametrize(
