@@ -269,13 +269,17 @@ class StorageNode:
         self._disk.exit(EXIT_FAILED)
 
     def _spawn(self, work: Awaitable[None]) -> None:
-        """Run something beside the callbacks. What it raises is our bug: the process ends."""
+        """Run something beside the callbacks. What it raises, if not the engine's failure, is our bug: the process
+        ends.
+        """
 
         async def run() -> None:
             try:
                 await work
             except asyncio.CancelledError:
                 raise
+            except EngineFailure as error:
+                self._engine_failed(error)
             except Exception:
                 log.critical("background work failed", exc_info=True)
                 self._disk.exit(EXIT_FAILED)
@@ -338,6 +342,18 @@ class StorageNode:
                 "metrics": presence.metrics,
             },
         )
+
+    def watch_files(self, interval_s: float) -> None:
+        """From now on, compare the engine's files with the directory: a table that is gone reads as "not found" and
+        must not stay unnoticed until the next start.
+        """
+
+        async def watch() -> None:
+            while True:
+                await asyncio.sleep(interval_s)
+                await asyncio.to_thread(self._engine.check_files)
+
+        self._spawn(watch())
 
     def _is_ready(self) -> bool:
         """In the cluster, and every replica follows a leader: only then may the next node of a rolling restart

@@ -95,6 +95,16 @@ class Engine(View, Protocol):
     def make_durable(self) -> None:
         """Return once everything written before this call is on disk. Blocks; call it off the loop. Writes
         and reads may go on meanwhile.
+
+        Raises:
+            EngineFailure: It may not be; the process must end.
+        """
+
+    def check_files(self) -> None:
+        """See whether every file that holds data is there, in its length. Cheap; blocks; call it off the loop.
+
+        Raises:
+            EngineDamage: One is not.
         """
 
     def snapshot(self) -> Snapshot:

@@ -4,17 +4,27 @@ Durability: LevelDB writes its own log without syncing it, which is all that is 
 the synced raft log until a checkpoint. `make_durable` makes LevelDB write its memory table to a synced file: a
 range compaction begins with exactly that, and over a range that holds no key it does nothing else
 (`DBImpl::CompactRange`, `TEST_CompactMemTable`; the manifest's sync covers the directory too).
+
+Damage: blocks are verified whenever they are read, indexes and filters too (`paranoid_checks`), and by
+compactions, which would else write damage anew under a good checksum. Where LevelDB or plyvel tell less than they
+know, this module looks itself: an iterator that ran out of entries may have skipped a block that it could not
+read; a table that is gone counts as "not found"; a lost `CURRENT` as a new database.
 """
 
 import errno
+import logging
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import plyvel
 
+from storagenode import leveldb_log
 from storagenode.engine import EngineDamage, EngineFailure, Mutation
+
+log = logging.getLogger(__name__)
 
 WRITE_BUFFER_BYTES = 16 << 20
 CACHE_BYTES = 64 << 20  # filled as blocks are read, not reserved
@@ -24,23 +34,37 @@ OPEN_FILES_MAX = 512
 # No key begins with these bytes (`engine` lists the prefixes).
 _NOWHERE = (b"\x00", b"\x00\x00")
 
+# Damage that LevelDB takes for an error of the system: a sector that cannot be read, a table that is gone, a
+# mapping shorter than its table. Never a full disk or too many open files.
+_DAMAGED = re.compile(
+    f"{os.strerror(errno.EIO)}|(ldb|sst): ({os.strerror(errno.ENOENT)}|{os.strerror(errno.EINVAL)})"
+)
+# A line of the property leveldb.sstables: number, size, and keys, which are escaped.
+_TABLE = re.compile(rb"^ (\d+):(\d+)\[", re.MULTILINE)
+
 
 def _failure(error: Exception, context: str = "") -> EngineFailure:
-    """LevelDB tells damage from errors of the system beneath it (no space, no descriptors); a sector that cannot
-    be read is damage too.
-    """
-    is_damage = isinstance(error, plyvel.CorruptionError) or os.strerror(errno.EIO) in str(error)
-    return (EngineDamage if is_damage else EngineFailure)(f"{context}{error}")
+    """LevelDB tells damage from errors of the system beneath it; some of those are damage too."""
+    text = str(error)
+    is_damage = isinstance(error, plyvel.CorruptionError) or _DAMAGED.search(text)
+    return (EngineDamage if is_damage else EngineFailure)(f"{context}{text}")
 
 
 class LevelCursor:
-    """Iterates over a range; holds a LevelDB snapshot until closed."""
+    """Iterates over a range; holds a LevelDB snapshot until closed.
 
-    __slots__ = ("_iterator", "_next")
+    The end of the range is found here, not by plyvel: so plyvel runs out of entries only behind the store's last
+    one, or because it could not read what follows, which it does not tell. Then that is looked at.
+    """
 
-    def __init__(self, iterator: Any) -> None:
-        self._iterator = iterator
-        self._next = iterator.__next__
+    __slots__ = ("_at", "_end", "_iterator", "_next", "_source")
+
+    def __init__(self, source: Any, start: bytes, end: bytes, **options: Any) -> None:
+        self._source = source
+        self._at = start
+        self._end = end
+        self._iterator = source.iterator(start=start, verify_checksums=True, **options)
+        self._next = self._iterator.__next__
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         return self
@@ -50,10 +74,31 @@ class LevelCursor:
             pair: tuple[bytes, bytes] = self._next()
         except plyvel.Error as error:
             raise _failure(error) from error
+        except StopIteration:
+            self._check_nothing_follows()
+            raise
+        key = pair[0]
+        if key >= self._end:
+            raise StopIteration
+        self._at = key
         return pair
+
+    def _check_nothing_follows(self) -> None:
+        """From the last key on: every step of this kind of iterator tells what went wrong."""
+        try:
+            iterator = self._source.raw_iterator(verify_checksums=True, fill_cache=False)
+            try:
+                iterator.seek(self._at)
+                while iterator.valid():
+                    iterator.next()
+            finally:
+                iterator.close()
+        except plyvel.Error as error:
+            raise _failure(error) from error
 
     def skip_to(self, key: bytes) -> None:
         """Seek."""
+        self._at = key
         try:
             self._iterator.seek(key)
         except plyvel.Error as error:
@@ -64,31 +109,69 @@ class LevelCursor:
         self._iterator.close()
 
 
-class LevelReverseCursor(LevelCursor):
-    """Iterates downwards and ends at `start` by itself.
+class LevelReverseCursor:
+    """Iterates downwards. As for `LevelCursor`, the end of the range is found here.
 
-    plyvel 1.5.1 given `start` and `reverse` yields nothing when the range's only key is `start`.
+    (plyvel 1.5.1 given `start` and `reverse` also yields nothing when the range's only key is `start`.)
     """
 
-    __slots__ = ("_start",)
+    __slots__ = ("_at", "_iterator", "_next", "_source", "_start")
 
-    def __init__(self, iterator: Any, start: bytes) -> None:
-        super().__init__(iterator)
+    def __init__(self, source: Any, start: bytes, end: bytes, **options: Any) -> None:
+        self._source = source
+        self._at = end
         self._start = start
+        self._iterator = source.iterator(stop=end, reverse=True, verify_checksums=True, **options)
+        self._next = self._iterator.__next__
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        return self
 
     def __next__(self) -> tuple[bytes, bytes]:
-        pair = super().__next__()
-        if pair[0] < self._start:
+        try:
+            pair: tuple[bytes, bytes] = self._next()
+        except plyvel.Error as error:
+            raise _failure(error) from error
+        except StopIteration:
+            self._check_nothing_follows()
+            raise
+        key = pair[0]
+        if key < self._start:
             raise StopIteration
+        self._at = key
         return pair
 
+    def _check_nothing_follows(self) -> None:
+        try:
+            iterator = self._source.raw_iterator(verify_checksums=True, fill_cache=False)
+            try:
+                iterator.seek(self._at)
+                if not iterator.valid():
+                    iterator.seek_to_last()
+                while iterator.valid():
+                    iterator.prev()
+            finally:
+                iterator.close()
+        except plyvel.Error as error:
+            raise _failure(error) from error
 
-def _iterate(source: Any, start: bytes, end: bytes, reverse: bool, **options: Any) -> LevelCursor:
-    if reverse:
-        return LevelReverseCursor(
-            source.iterator(stop=end, reverse=True, verify_checksums=True, **options), start
-        )
-    return LevelCursor(source.iterator(start=start, stop=end, verify_checksums=True, **options))
+    def skip_to(self, key: bytes) -> None:
+        """Not for cursors that go backwards."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Release LevelDB's iterator."""
+        self._iterator.close()
+
+
+AnyCursor = LevelCursor | LevelReverseCursor
+
+
+def _iterate(source: Any, start: bytes, end: bytes, reverse: bool, **options: Any) -> AnyCursor:
+    try:
+        return (LevelReverseCursor if reverse else LevelCursor)(source, start, end, **options)
+    except plyvel.Error as error:  # a table that cannot be opened is known at once
+        raise _failure(error) from error
 
 
 class LevelSnapshot:
@@ -105,7 +188,7 @@ class LevelSnapshot:
             raise _failure(error) from error
         return value
 
-    def iterate(self, start: bytes, end: bytes, *, reverse: bool = False) -> LevelCursor:
+    def iterate(self, start: bytes, end: bytes, *, reverse: bool = False) -> AnyCursor:
         """A range of this state. A snapshot is read from end to end: that must not push out the cache."""
         return _iterate(self._snapshot, start, end, reverse, fill_cache=False)
 
@@ -123,19 +206,15 @@ class LevelEngine:
         Raises:
             EngineFailure: Locked by another process, or damaged.
         """
-        try:
-            self._db = plyvel.DB(
-                str(directory),
-                create_if_missing=True,
-                write_buffer_size=WRITE_BUFFER_BYTES,
-                lru_cache_size=CACHE_BYTES,
-                bloom_filter_bits=BLOOM_BITS_PER_KEY,
-                max_open_files=OPEN_FILES_MAX,
-            )
-        except plyvel.Error as error:
-            raise _failure(error, f"cannot open the engine in {directory}: ") from error
+        self._directory = directory
+        self._db = _open(directory)
         self._get = self._db.get
         self._write_batch = self._db.write_batch
+        try:
+            self.check_files()
+        except EngineFailure:
+            self._db.close()
+            raise
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a key."""
@@ -145,7 +224,7 @@ class LevelEngine:
             raise _failure(error) from error
         return value
 
-    def iterate(self, start: bytes, end: bytes, *, reverse: bool = False) -> LevelCursor:
+    def iterate(self, start: bytes, end: bytes, *, reverse: bool = False) -> AnyCursor:
         """A range as it is now."""
         return _iterate(self._db, start, end, reverse)
 
@@ -165,10 +244,28 @@ class LevelEngine:
 
     def make_durable(self) -> None:
         """Flush the memory table to a synced file."""
-        try:
-            self._db.compact_range(start=_NOWHERE[0], stop=_NOWHERE[1])
-        except plyvel.Error as error:
-            raise _failure(error) from error
+        self._db.compact_range(start=_NOWHERE[0], stop=_NOWHERE[1])
+        # It does not tell whether that worked. If it did not, LevelDB refuses every later write, or, when it could
+        # not even begin a new log, has everything in the present one, which is synced hereby.
+        self.write((), sync=True)
+
+    def check_files(self) -> None:
+        """Compare the tables in use with the directory."""
+        missing = self._wrong_tables()
+        if (
+            missing
+        ):  # or deleted by a compaction between the two looks: then they are not in use any more
+            missing &= self._wrong_tables()
+        if missing:
+            number, size = min(missing)
+            raise EngineDamage(
+                f"{self._directory}: table {number} is missing or not {size} bytes long any more"
+            )
+
+    def _wrong_tables(self) -> set[tuple[int, int]]:
+        text = self._db.get_property(b"leveldb.sstables")
+        tables = {(int(number), int(size)) for number, size in _TABLE.findall(text)}
+        return {table for table in tables if _size_of(self._directory, table[0]) != table[1]}
 
     def snapshot(self) -> LevelSnapshot:
         """A LevelDB snapshot."""
@@ -182,3 +279,49 @@ class LevelEngine:
     def close(self) -> None:
         """Close the database."""
         self._db.close()
+
+
+def _open(directory: Path) -> Any:
+    context = f"cannot open the engine in {directory}: "
+    try:
+        first_log = leveldb_log.first_log(directory)
+    except leveldb_log.OldManifest as error:
+        raise EngineDamage(f"{context}{error}") from error
+    try:
+        return _open_as_it_is(directory)
+    except plyvel.CorruptionError as error:
+        # LevelDB's own log is not synced, so after a crash of the machine its tail may be anything. What it held
+        # since the last `make_durable` is applied again from the node's log: without the damaged part the store is
+        # as it once was.
+        cut = leveldb_log.cut_damage(directory, first_log)
+        if not cut:
+            raise _failure(error, context) from error
+        extra = {"files": cut, "reason": str(error)}
+        log.warning("the engine's own log was damaged and is cut there", extra=extra)
+    except plyvel.Error as error:
+        raise _failure(error, context) from error
+    try:
+        return _open_as_it_is(directory)
+    except plyvel.Error as error:
+        raise _failure(error, context) from error
+
+
+def _open_as_it_is(directory: Path) -> Any:
+    return plyvel.DB(
+        str(directory),
+        create_if_missing=True,
+        paranoid_checks=True,
+        write_buffer_size=WRITE_BUFFER_BYTES,
+        lru_cache_size=CACHE_BYTES,
+        bloom_filter_bits=BLOOM_BITS_PER_KEY,
+        max_open_files=OPEN_FILES_MAX,
+    )
+
+
+def _size_of(directory: Path, number: int) -> int | None:
+    for suffix in ("ldb", "sst"):
+        try:
+            return os.stat(directory / f"{number:06d}.{suffix}").st_size
+        except FileNotFoundError:
+            continue
+    return None

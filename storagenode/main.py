@@ -48,6 +48,8 @@ from storagenode.snapshots import BadSnapshot
 
 log = logging.getLogger(__name__)
 
+FILES_CHECK_S = 5.0
+"""How often the engine's files are compared with the directory."""
 GC_THRESHOLDS = (50_000, 20, 100)
 
 
@@ -159,6 +161,7 @@ async def _run(flags: argparse.Namespace) -> None:
         stop = stop_event()
         node = StorageNode(_options(flags), _platform(), _disk(flags, directory))
         await node.start()
+        node.watch_files(FILES_CHECK_S)
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)

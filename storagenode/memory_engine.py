@@ -80,6 +80,9 @@ class MemoryEngine(MemoryView):
         """As durable as memory can be."""
         self.durable_writes += 1
 
+    def check_files(self) -> None:
+        """There are none."""
+
     def snapshot(self) -> MemoryView:
         """The state of now."""
         self._shared = True

@@ -1,0 +1,1 @@
+"""Files of a storage node, damaged in every place: `python -m tests.damage --help`."""
