@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from datamodel.shape_rules import IMPLEMENTED_OPERATIONS, SHAPE_CONSTRAINTS
+from datamodel.shape_rules import IMPLEMENTED_OPERATIONS, enforced_shapes
 
 _HERE = Path(__file__).parent
 MODEL_PATH = _HERE / "service_model.json"
@@ -83,10 +83,7 @@ def model_text(source: Model) -> str:
 
 def requests_text(model: Model) -> str:
     """The source of `requests.py`."""
-    shapes = {
-        name: {**shape, **SHAPE_CONSTRAINTS.get(name, {})}
-        for name, shape in model["shapes"].items()
-    }
+    shapes = enforced_shapes(model["shapes"])
     inputs = {name: model["operations"][name]["input"] for name in IMPLEMENTED_OPERATIONS}
     ordered = list(_children_first(shapes, inputs.values()))
     used = {target for name in ordered for target in _inner(shapes[name])} | set(inputs.values())

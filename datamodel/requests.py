@@ -140,19 +140,19 @@ class SSESpecification(Shape, frozen=True):
 
 
 _SSESpecification: TypeAlias = SSESpecification
-_TagKeyString: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
-_TagValueString: TypeAlias = Annotated[str, Meta(max_length=256)]
+_TagKeyString: TypeAlias = str
+_TagValueString: TypeAlias = str
 
 
 class Tag(Shape, frozen=True):
     """`Tag` of the service model."""
 
-    Key: _TagKeyString
-    Value: _TagValueString
+    Key: _TagKeyString | None = None
+    Value: _TagValueString | None = None
 
 
 _TagList: TypeAlias = list[Tag]
-_TableClass: TypeAlias = Literal["STANDARD", "STANDARD_INFREQUENT_ACCESS"]
+_TableClass: TypeAlias = str
 _DeletionProtectionEnabled: TypeAlias = bool
 _ResourcePolicy: TypeAlias = str
 _GlobalTableSettingsReplicationMode: TypeAlias = Literal[

@@ -20,7 +20,6 @@ from datamodel.shape_rules import (
     MEMBER_CONSTRAINTS,
     MEMBER_ORDER,
     REQUIRED_UNLESS,
-    SHAPE_CONSTRAINTS,
     TABLE_NAME_LENGTH_MAX,
     TABLE_NAME_LENGTH_MIN,
     TABLE_NAME_PATTERN,
@@ -202,7 +201,7 @@ def constraint_failures(
     """The first ten constraints that a request breaks, each as the service words it.
 
     Args:
-        shapes: The model's shapes.
+        shapes: The model's shapes, as the service enforces them (`shape_rules.enforced_shapes`).
         name: The request's shape.
         value: The request after `convert_types`.
         names_a_new_table: Table names must then have their full minimum length.
@@ -251,11 +250,7 @@ class _Constraints:
     def _member(self, name: str, value: Any, where: str, extra: ShapeDefinition) -> Iterator[str]:
         if name == "AttributeValue":
             return
-        shape: ShapeDefinition = {
-            **self._shapes[name],
-            **SHAPE_CONSTRAINTS.get(name, {}),
-            **extra,
-        }
+        shape: ShapeDefinition = {**self._shapes[name], **extra}
         for rule in _broken_rules(shape, ENUM_ORDER.get(name), value):
             yield _failure(self._echo(name, value), where, rule)
         match shape["type"]:

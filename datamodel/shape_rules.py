@@ -90,6 +90,15 @@ MEMBER_ORDER: Final[dict[str, tuple[str, ...]]] = {
 # Constraints that a shape has on top of the model's.
 SHAPE_CONSTRAINTS: Final[dict[str, dict[str, Any]]] = {"AttributeNameList": {"max": 255}}
 
+# Constraints of the model that the service does not enforce as such: the operations concerned have rules and
+# words of their own. Source: findings on the service published in 2026 by the authors of an AWS controller.
+LOOSE_CONSTRAINTS: Final[dict[str, tuple[str, ...]]] = {
+    "TableClass": ("enum",),
+    "Tag": ("required",),
+    "TagKeyString": ("min", "max"),
+    "TagValueString": ("min", "max"),
+}
+
 # Constraints that a member has on top of its shape's. Index keys of global indexes may have several
 # attributes (up to four of each kind), so only tables and local indexes stop at two.
 MEMBER_CONSTRAINTS: Final[dict[tuple[str, str], dict[str, Any]]] = {
@@ -102,3 +111,15 @@ MEMBER_CONSTRAINTS: Final[dict[tuple[str, str], dict[str, Any]]] = {
 REQUIRED_UNLESS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "CreateTableInput": (("AttributeDefinitions", "KeySchema"), "GlobalTableSourceArn"),
 }
+
+
+def enforced_shapes(shapes: dict[str, Any]) -> dict[str, Any]:
+    """The model's shapes with the constraints that the service enforces: some more, some fewer."""
+    return {
+        name: {
+            part: value
+            for part, value in {**shape, **SHAPE_CONSTRAINTS.get(name, {})}.items()
+            if part not in LOOSE_CONSTRAINTS.get(name, ())
+        }
+        for name, shape in shapes.items()
+    }

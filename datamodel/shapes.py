@@ -29,12 +29,13 @@ from datamodel.shape_rules import (
     STATEMENT_OPERATIONS,
     TABLE_NAME_LENGTH_MAX,
     TABLE_NAME_LENGTH_MIN,
+    enforced_shapes,
 )
 
 _MODEL: Final[dict[str, Any]] = json.loads(
     importlib.resources.files("datamodel").joinpath("service_model.json").read_bytes()
 )
-_SHAPES: Final[dict[str, Any]] = _MODEL["shapes"]
+_SHAPES: Final[dict[str, Any]] = enforced_shapes(_MODEL["shapes"])
 
 # Every operation of the service, by the name that X-Amz-Target carries.
 OPERATIONS: Final = frozenset(_MODEL["operations"])

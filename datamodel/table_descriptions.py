@@ -25,10 +25,12 @@ from datamodel.limits import (
     TABLE_NAME_LENGTH_MAX,
     TABLE_NAME_LENGTH_MIN,
     TAG_KEY_LENGTH_MAX,
+    TAG_SET_SIZE_BYTES_MAX,
     TAG_VALUE_LENGTH_MAX,
     TAGS_MAX,
 )
 from datamodel.local_indexes import LocalIndex
+from datamodel.requests import Tag
 
 TableStatus: TypeAlias = Literal["CREATING", "UPDATING", "DELETING", "ACTIVE"]
 BillingMode: TypeAlias = Literal["PROVISIONED", "PAY_PER_REQUEST"]
@@ -114,6 +116,12 @@ class TableDescription:
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9_.-]+")
 _ARN: Final = re.compile(r"arn:([^:]*):([^:]*):([^:]*):([^:]*):(.*)", re.DOTALL)
+_ARN_FORMAT: Final = (
+    "Valid ARN format is 'arn:<awsPartition>:<vendor>:<region>:<subscriber>:resourceType/resourceName', where "
+    f"Resource name must have length less than or equal to {TABLE_NAME_LENGTH_MAX}, Resource name must have "
+    f"length greater than or equal to {TABLE_NAME_LENGTH_MIN}, Resource name must satisfy regular expression "
+    f"pattern: {_NAME.pattern}"
+)
 _TAG_PUNCTUATION: Final = frozenset("+-=._:/@")
 
 
@@ -134,7 +142,7 @@ def table_name_of(text: str, region: str, account_id: str) -> str:
         return text
     match = _ARN.fullmatch(text)
     if match is None:
-        raise _bad_arn("Invalid ARN", text)
+        raise _not_as_named(text, _ARN_FORMAT)
     partition, service, arn_region, account, resource = match.groups()
     if partition != "aws":
         raise _bad_arn("Invalid AWS partition", text)
@@ -143,16 +151,29 @@ def table_name_of(text: str, region: str, account_id: str) -> str:
     if arn_region != region:
         raise _bad_arn("Invalid AWS region", text)
     kind, _, name = resource.partition("/")
-    if kind != "table" or "/" in name:
+    if kind != "table":
         raise _bad_arn("Invalid resource type", text)
+    if len(name) < TABLE_NAME_LENGTH_MIN:
+        raise _not_as_named(
+            text,
+            f"Table name of ARN must have length greater than or equal to {TABLE_NAME_LENGTH_MIN}",
+        )
+    if len(name) > TABLE_NAME_LENGTH_MAX or _NAME.fullmatch(name) is None:
+        raise _not_as_named(text, _ARN_FORMAT)
     if account != account_id:
         raise AccessDeniedError("Access is denied")
-    _check_name(name)
     return name
 
 
 def _bad_arn(what: str, arn: str) -> ValidationError:
     return ValidationError(f"1 validation error detected: {what} in '{arn}'")
+
+
+def _not_as_named(text: str, constraint: str) -> ValidationError:
+    return ValidationError(
+        f"1 validation error detected: Value '{text}' at 'tableName' failed to satisfy constraint: "
+        f"{constraint}"
+    )
 
 
 def _check_name(name: str) -> None:
@@ -161,16 +182,11 @@ def _check_name(name: str) -> None:
     elif len(name) > TABLE_NAME_LENGTH_MAX:
         constraint = f"length less than or equal to {TABLE_NAME_LENGTH_MAX}"
     elif _NAME.fullmatch(name) is None:
-        raise ValidationError(
-            f"1 validation error detected: Value '{name}' at 'tableName' failed to satisfy constraint: "
-            "Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+"
-        )
+        constraint = f"satisfy regular expression pattern: {_NAME.pattern}"
+        raise _not_as_named(name, f"Member must {constraint}")
     else:
         return
-    raise ValidationError(
-        f"1 validation error detected: Value '{name}' at 'tableName' failed to satisfy constraint: "
-        f"Member must have {constraint}"
-    )
+    raise _not_as_named(name, f"Member must have {constraint}")
 
 
 def tagged_table_name(arn: str, region: str, account_id: str) -> str:
@@ -188,6 +204,8 @@ def tagged_table_name(arn: str, region: str, account_id: str) -> str:
         raise ValidationError(f"{INVALID}Provided Arn is not a DynamoDB resource arn: {arn}")
     kind, _, rest = match[5].partition("/")
     name, *inner = rest.split("/")
+    if kind == "table" and inner and inner[0] == "backup":
+        raise ValidationError(f"{INVALID}Provided Arn is not a DynamoDB resource arn: {arn}")
     if kind != "table" or (inner and inner[0] != "stream"):
         raise ValidationError(
             f"{INVALID}Invalid resource arn provided, only table or stream is accepted. "
@@ -215,32 +233,36 @@ def resource_not_found(arn: str) -> ResourceNotFoundError:
 # --- tags ------------------------------------------------------------------------------------------------
 
 
-def checked_tags(tags: Iterable[tuple[str, str]]) -> dict[str, str]:
+def checked_tags(tags: Iterable[Tag]) -> dict[str, str]:
     """The tags of one request, all or nothing.
 
     Raises:
         ValidationError: A key or value that may not be, a key given twice, or more than a table can have.
     """
     checked: dict[str, str] = {}
-    for key, value in tags:
-        check_tag_key(key)
-        if len(value) > TAG_VALUE_LENGTH_MAX or not _is_tag_text(value):
-            raise ValidationError(f"The Tag Value provided is invalid, Value: {value}")
+    for tag in tags:
+        key, value = check_tag_key(tag.Key), tag.Value
+        if value is None or len(value) > TAG_VALUE_LENGTH_MAX or not _is_tag_text(value):
+            shown = "null" if value is None else value
+            raise ValidationError(f"The Tag Value provided is invalid, Value: {shown}")
         if key in checked:
             raise ValidationError(
                 f"Duplicate Tag Keys provided as input: Duplicate Tag Key found {key}"
             )
         checked[key] = value
-    check_tag_count(len(checked))
+    check_tag_set(checked)
     return checked
 
 
-def check_tag_key(key: str) -> None:
-    """Refuse a tag key that is empty, too long, reserved or has characters that tags do not have."""
+def check_tag_key(key: str | None) -> str:
+    """The key; refuses one that is absent, empty, too long, reserved or of characters that tags do not have."""
+    if key is None:
+        raise ValidationError("The Tag Key provided is invalid, Key: null")
     if key[:4].lower() == "aws:":
         raise ValidationError(f"Tag Key cannot be prefixed with aws:, Key: {key}")
     if not 0 < len(key) <= TAG_KEY_LENGTH_MAX or not _is_tag_text(key):
         raise ValidationError(f"The Tag Key provided is invalid, Key: {key}")
+    return key
 
 
 def check_tag_count(count: int) -> None:
@@ -248,6 +270,16 @@ def check_tag_count(count: int) -> None:
     if count > TAGS_MAX:
         raise ValidationError(
             "Number of Tags exceed the current limit for the provided ResourceArn"
+        )
+
+
+def check_tag_set(tags: Mapping[str, str]) -> None:
+    """Refuse more tags, or more bytes of keys and values, than a table can have."""
+    check_tag_count(len(tags))
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in tags.items())
+    if size > TAG_SET_SIZE_BYTES_MAX:
+        raise ValidationError(
+            f"Tag set size {size} bytes is above max size limit of {TAG_SET_SIZE_BYTES_MAX} bytes"
         )
 
 
@@ -270,8 +302,9 @@ def render_table(
 ) -> dict[str, Any]:
     """The `TableDescription` of an answer; what is not set is left out, as clients compare presence.
 
-    A table in CREATING shows warm throughput only when it asked for more than it gets anyway, and not yet
-    since when it is on demand.
+    Attribute definitions and attributes that indexes include are in the order of their names. A table in
+    CREATING shows warm throughput only when it asked for more than it gets anyway, and not yet since when it is
+    on demand.
 
     Args:
         table: What to show.
@@ -286,7 +319,7 @@ def render_table(
     shown: dict[str, Any] = {
         "AttributeDefinitions": [
             {"AttributeName": name, "AttributeType": kind}
-            for name, kind in table.attribute_definitions
+            for name, kind in sorted(table.attribute_definitions)
         ],
         "TableName": table.name,
         "KeySchema": _render_key_schema(table.key_schema),
@@ -303,9 +336,9 @@ def render_table(
             _render_local_index(table, number, shown["TableArn"], index_figures)
             for number in range(len(table.local_indexes))
         ]
-    if table.on_demand_since_ms is not None:
+    if table.on_demand_since_ms is not None or table.billing_mode == "PAY_PER_REQUEST":
         shown["BillingModeSummary"] = {"BillingMode": table.billing_mode}
-        if not is_new:
+        if table.on_demand_since_ms is not None and not is_new:
             shown["BillingModeSummary"]["LastUpdateToPayPerRequestDateTime"] = (
                 table.on_demand_since_ms / 1000
             )
@@ -336,7 +369,7 @@ def _render_local_index(
     index = table.local_indexes[position]
     projection: dict[str, Any] = {"ProjectionType": index.projection}
     if index.non_key_attributes:
-        projection["NonKeyAttributes"] = list(index.non_key_attributes)
+        projection["NonKeyAttributes"] = sorted(index.non_key_attributes)
     count, size = figures[2 * position : 2 * position + 2] or (0, 0)
     return {
         "IndexName": index.name,

@@ -39,6 +39,8 @@ from datamodel.table_descriptions import (
 CAPACITY_UNITS_BOUND: Final = 1_000_000_000_000
 """Beyond this a number of capacity units is "out of bounds" before any quota is asked."""
 
+TABLE_CLASSES: Final = ("STANDARD", "STANDARD_INFREQUENT_ACCESS")
+
 BOTH_UNITS_ON_DEMAND: Final = (
     INVALID
     + "Neither ReadCapacityUnits nor WriteCapacityUnits can be specified when BillingMode is "
@@ -65,9 +67,10 @@ def new_table(
     schema = _key_schema(request)
     indexes = new_local_indexes(request, schema)
     _refuse_unsupported_at_create(request)
+    if request.TableClass is not None:
+        check_table_class(request.TableClass)
     definitions = request.AttributeDefinitions or ()
-    _check_all_used(definitions, schema, indexes)
-    tags = checked_tags((tag.Key, tag.Value) for tag in request.Tags or ())
+    tags = checked_tags(request.Tags or ())
     _check_partitions_tag(tags)
     max_read, max_write = _new_on_demand_limits(request.OnDemandThroughput, mode)
     table = TableDescription(
@@ -94,9 +97,9 @@ def new_table(
 
 
 def _check_all_used(
-    definitions: Sequence[AttributeDefinition], schema: KeySchema, indexes: Sequence[LocalIndex]
+    definitions: Sequence[AttributeDefinition], schema: KeySchema, indexes: Sequence[KeySchema] = ()
 ) -> None:
-    used = list(dict.fromkeys((*schema.names, *(index.sort_name for index in indexes))))
+    used = list(dict.fromkeys((*schema.names, *(name for key in indexes for name in key.names))))
     if len(definitions) == len(used):
         return
     if not indexes:
@@ -188,14 +191,18 @@ def checked_key_schema(elements: Sequence[KeySchemaElement], types: Mapping[str,
 def new_local_indexes(request: CreateTableInput, table: KeySchema) -> tuple[LocalIndex, ...]:
     """The local indexes that a CreateTable request asks for.
 
-    How many attributes all of them may project in sum needs no check: five lists of at most twenty names (the
-    service's model says so) cannot exceed it.
+    That every defined attribute is used by some key is asked after what could be wrong with the keys of indexes
+    and before what else could be. How many attributes all of them may project in sum needs no check: five lists
+    of at most twenty names (the service's model says so) cannot exceed it.
 
     Raises:
         ValidationError: A rule is broken.
     """
     asked = request.LocalSecondaryIndexes
+    definitions = request.AttributeDefinitions or ()
     if asked is None:
+        if request.GlobalSecondaryIndexes is None:
+            _check_all_used(definitions, table)
         return ()
     if not asked:
         raise ValidationError(f"{INVALID}List of LocalSecondaryIndexes is empty")
@@ -204,10 +211,15 @@ def new_local_indexes(request: CreateTableInput, table: KeySchema) -> tuple[Loca
             f"{INVALID}Table KeySchema does not have a range key, which is required when specifying a "
             "LocalSecondaryIndex"
         )
-    types = attribute_types(request.AttributeDefinitions or ())
+    types = attribute_types(definitions)
+    schemas = [
+        _index_schema(index, position, table, types) for position, index in enumerate(asked, 1)
+    ]
+    if request.GlobalSecondaryIndexes is None:
+        _check_all_used(definitions, table, schemas)
     indexes: dict[str, LocalIndex] = {}
-    for position, index in enumerate(asked, 1):
-        local = _new_local_index(index, position, table, types)
+    for index, schema in zip(asked, schemas, strict=True):
+        local = _new_local_index(index, schema)
         if local.name in indexes:
             raise ValidationError(f"{INVALID}Duplicate index name: {local.name}")
         indexes[local.name] = local
@@ -218,9 +230,9 @@ def new_local_indexes(request: CreateTableInput, table: KeySchema) -> tuple[Loca
     return tuple(indexes.values())
 
 
-def _new_local_index(
+def _index_schema(
     index: LocalSecondaryIndex, position: int, table: KeySchema, types: Mapping[str, str]
-) -> LocalIndex:
+) -> KeySchema:
     if len(index.KeySchema) > 2:
         raise ValidationError(
             f"1 validation error detected: Value '{_printed(index.KeySchema)}' at "
@@ -228,7 +240,7 @@ def _new_local_index(
             "Member must have length less than or equal to 2"
         )
     schema = checked_key_schema(index.KeySchema, types)
-    if schema.sort_name is None or schema.sort_type is None:
+    if schema.sort_name is None:
         raise ValidationError(
             f"{INVALID}Index KeySchema does not have a range key for index: {index.IndexName}"
         )
@@ -238,6 +250,12 @@ def _new_local_index(
             f"index: {index.IndexName}. index hash key: {schema.partition_name}, table hash key: "
             f"{table.partition_name}"
         )
+    return schema
+
+
+def _new_local_index(index: LocalSecondaryIndex, schema: KeySchema) -> LocalIndex:
+    assert schema.sort_name is not None, "checked by _index_schema"
+    assert schema.sort_type is not None, "a sort key has a type"
     projection = index.Projection.ProjectionType
     attributes = index.Projection.NonKeyAttributes
     if projection is None:
@@ -250,6 +268,9 @@ def _new_local_index(
         raise ValidationError(
             f"{INVALID}ProjectionType is INCLUDE, but NonKeyAttributes is not specified"
         )
+    repeated = next((name for name in attributes or () if (attributes or ()).count(name) > 1), None)
+    if repeated is not None:
+        raise ValidationError(f"{INVALID}Duplicate element in NonKeyAttributes: {repeated}")
     return LocalIndex(
         index.IndexName, schema.sort_name, schema.sort_type, projection, tuple(attributes or ())
     )
@@ -330,8 +351,19 @@ def refuse_encryption(specification: SSESpecification) -> None:
         return
     if specification.SSEType == "AES256":
         raise ValidationError(f"{INVALID}SSEType AES256 is not supported")
+    if specification.KMSMasterKeyId is not None and specification.SSEType is None:
+        raise ValidationError(f"{INVALID}SSEType KMS is required if KMSMasterKeyId is specified")
     if specification.Enabled or specification.SSEType or specification.KMSMasterKeyId:
         raise unsupported("SSESpecification with Enabled true")
+
+
+def check_table_class(table_class: str) -> None:
+    """Refuse what is no class of tables."""
+    if table_class not in TABLE_CLASSES:
+        raise ValidationError(
+            "Invalid table-class parameter provided. Please try again with a valid table-class value: "
+            f"[{', '.join(TABLE_CLASSES)}]."
+        )
 
 
 def unsupported(what: str) -> ValidationError:

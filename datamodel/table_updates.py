@@ -33,6 +33,7 @@ from datamodel.table_descriptions import (
 from datamodel.table_requests import (
     BOTH_UNITS_ON_DEMAND,
     check_bounds,
+    check_table_class,
     outside_range,
     refuse_encryption,
     unsupported,
@@ -93,10 +94,12 @@ class TableUpdate:
     Attributes:
         table: The next description of the table; the given one, unchanged, when nothing changes.
         shown: What the answer shows: the service says UPDATING and the throughput as it was.
+        is_warming: Whether the answer says UPDATING of the warm throughput alone.
     """
 
     table: TableDescription
     shown: TableDescription
+    is_warming: bool = False
 
 
 def check_update(request: UpdateTableInput) -> None:
@@ -133,7 +136,8 @@ def check_update(request: UpdateTableInput) -> None:
         _check_stream_update(request.StreamSpecification)
     if request.SSESpecification is not None:
         refuse_encryption(request.SSESpecification)
-        raise ValidationError(f"{INVALID}Table is already encrypted by default")
+    if request.TableClass is not None:
+        check_table_class(request.TableClass)
     if foreign:
         raise unsupported(foreign[0])
     if request.BillingMode == "PROVISIONED" and throughput is None:
@@ -203,6 +207,8 @@ def update_table(request: UpdateTableInput, table: TableDescription, now_ms: int
     check_can_change(table)
     if request.StreamSpecification is not None:
         raise ValidationError(f"Table has no stream to disable: TableName: {table.name}")
+    if request.SSESpecification is not None:
+        raise ValidationError(f"{INVALID}Table is already encrypted by default")
     if request.DeletionProtectionEnabled is not None:
         return _at_once(
             table, replace(table, deletion_protection=request.DeletionProtectionEnabled)
@@ -224,9 +230,16 @@ def update_table(request: UpdateTableInput, table: TableDescription, now_ms: int
             warm_read_units=max(table.warm_read_units, ON_DEMAND_WARM_READ_UNITS),
             warm_write_units=max(table.warm_write_units, ON_DEMAND_WARM_WRITE_UNITS),
         )
-    shown = changed
+    # When the mode was switched, and the throughput that comes with it, show once the switch is done.
+    shown = replace(
+        changed,
+        on_demand_since_ms=table.on_demand_since_ms,
+        warm_read_units=table.warm_read_units,
+        warm_write_units=table.warm_write_units,
+    )
     if request.OnDemandThroughput is not None and not _is_empty(request.OnDemandThroughput):
-        changed, shown = _with_on_demand_limits(request.OnDemandThroughput, changed)
+        changed = _with_on_demand_limits(request.OnDemandThroughput, changed, clears=True)
+        shown = _with_on_demand_limits(request.OnDemandThroughput, shown, clears=False)
     if request.BillingMode is not None:
         shown = replace(shown, status="UPDATING")
     return TableUpdate(_next(table, changed), shown)
@@ -249,6 +262,9 @@ def _update_class(table_class: str, table: TableDescription, now_ms: int) -> Tab
 
 
 def _update_warm(warm: WarmThroughput, table: TableDescription) -> TableUpdate:
+    """Raise what the table says it is prepared for. Nothing enforces it and no partition is split for it, so it
+    holds at once; the service takes minutes, in which the table is ACTIVE and its warm throughput UPDATING.
+    """
     asked = (
         ("ReadUnitsPerSecond", warm.ReadUnitsPerSecond, table.warm_read_units),
         ("WriteUnitsPerSecond", warm.WriteUnitsPerSecond, table.warm_write_units),
@@ -259,16 +275,20 @@ def _update_warm(warm: WarmThroughput, table: TableDescription) -> TableUpdate:
                 f"{INVALID}Requested {member} for WarmThroughput for table is lower than current "
                 "WarmThroughput, decreasing WarmThroughput is not supported"
             )
-    if any(units is not None and units > current for _, units, current in asked):
-        raise unsupported("Raising WarmThroughput of an existing table")
-    return TableUpdate(table, table)
+    read, write = warm.ReadUnitsPerSecond, warm.WriteUnitsPerSecond
+    changed = replace(
+        table,
+        warm_read_units=table.warm_read_units if read is None else read,
+        warm_write_units=table.warm_write_units if write is None else write,
+    )
+    return TableUpdate(_next(table, changed), table, is_warming=True)
 
 
 def _with_on_demand_limits(
-    limits: OnDemandThroughput, table: TableDescription
-) -> tuple[TableDescription, TableDescription]:
-    """The changed table, and as the answer shows it: there -1 (no limit) is still visible."""
-    changed = shown = table
+    limits: OnDemandThroughput, table: TableDescription, *, clears: bool
+) -> TableDescription:
+    """The table with these limits; -1 takes a limit away if `clears`, and is shown as it is in an answer."""
+    changed = table
     members = (
         ("MaxReadRequestUnits", "max_read_units", limits.MaxReadRequestUnits),
         ("MaxWriteRequestUnits", "max_write_units", limits.MaxWriteRequestUnits),
@@ -283,13 +303,12 @@ def _with_on_demand_limits(
             )
         if units < 1 and units != -1:
             raise outside_range(member)
+        limit = None if units == -1 and clears else units
         if name == "max_read_units":
-            changed = replace(changed, max_read_units=None if units == -1 else units)
-            shown = replace(shown, max_read_units=units)
+            changed = replace(changed, max_read_units=limit)
         else:
-            changed = replace(changed, max_write_units=None if units == -1 else units)
-            shown = replace(shown, max_write_units=units)
-    return changed, shown
+            changed = replace(changed, max_write_units=limit)
+    return changed
 
 
 def _update_throughput(

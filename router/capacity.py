@@ -38,7 +38,8 @@ def consumed_capacity(
 
     Args:
         show: `ReturnConsumedCapacity` of the request.
-        table_name: Needs no escaping: names have no character that does.
+        table_name: The table's name or ARN, as the client gave it: the answer repeats it. Needs no escaping:
+            neither has a character that does.
         units: What the request consumed of the table itself.
         local_indexes: Name of each local index touched, and what it consumed of that.
     """

@@ -83,6 +83,7 @@ class PageReader:
         "_start",
         "_stop",
         "_table_id",
+        "_table_name",
         "_values",
     )
 
@@ -106,6 +107,7 @@ class PageReader:
         self._range_of = range_of
         self._values = None if request.filter is None else encode_item(request.values or {})
         self._table_id = -1
+        self._table_name = ""
         self._start = self._end = self._stop = b""
         self._reset()
 
@@ -115,7 +117,8 @@ class PageReader:
         self._fetched_size = self._fetched_units = 0
 
     def read(self, table_name: str) -> None:
-        """Find the table, read, and answer."""
+        """Find the table by its name or ARN, read, and answer."""
+        self._table_name = table_name
         self._call.with_table(table_name, self._begin)
 
     def _begin(self, entry: TableEntry) -> None:
@@ -202,7 +205,7 @@ class PageReader:
             key = {name: evaluated[name] for name in target.start_names}
             parts.append(b'"LastEvaluatedKey":' + encode_item(key))
         if request.show_capacity is not None:
-            capacity = consumed_capacity(request.show_capacity, entry.name, units, indexes)
+            capacity = consumed_capacity(request.show_capacity, self._table_name, units, indexes)
             if capacity:
                 parts.append(capacity)
         self._call.succeed(b"{%b}" % b",".join(parts))

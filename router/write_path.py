@@ -249,7 +249,7 @@ def send_write(
         body = b"" if attributes is None else b'"Attributes":' + attributes
         show = request.ReturnConsumedCapacity
         if show is not None:
-            capacity = consumed_capacity(show, entry.name, units, indexes)
+            capacity = consumed_capacity(show, request.TableName, units, indexes)
             if capacity:
                 body = capacity if not body else body + b"," + capacity
         if result.collection_size is not None and request.ReturnItemCollectionMetrics == SIZE:

@@ -16,13 +16,12 @@ from datamodel.catalog_rows import (
 )
 from datamodel.errors import (
     InternalServerError,
-    LimitExceededError,
     ResourceInUseError,
     ServiceUnavailableError,
 )
-from datamodel.limits import TABLES_MAX
 from datamodel.requests import CreateTableInput
 from datamodel.table_descriptions import TableDescription
+from datamodel.table_quotas import check_can_add, check_on_demand, check_provisioned
 from datamodel.table_requests import new_table
 from proto.catalog_client import WriteConflict, WriteOutcomeUnknown, insert, update
 from router.context import Call
@@ -40,7 +39,7 @@ async def handle(request: CreateTableInput, call: Call) -> Mapping[str, Any]:
     """Create the table; answers when it is ACTIVE or has been long in the making, and says CREATING as ever."""
     name = named_table(request.TableName, call)
     draft = new_table(request, name, table_id=0, uuid=_new_uuid(call), now_ms=now_ms(call))
-    table = await _store(draft, call)
+    table = await _store(request, draft, call)
     tables = call.services.catalog.view.tables
 
     def is_done() -> bool:
@@ -57,17 +56,20 @@ def _new_uuid(call: Call) -> str:
     return str(UUID(bytes=digest[:16], version=4))
 
 
-async def _store(draft: TableDescription, call: Call) -> TableDescription:
+async def _store(
+    request: CreateTableInput, draft: TableDescription, call: Call
+) -> TableDescription:
     """Write the table under the next free number."""
+    region = call.services.region
     catalog = call.services.catalog
     for _ in range(WRITE_ATTEMPTS_MAX):
         existing = await catalog.fetch_table(draft.name, left_s(call))
         if existing is not None:
             raise _exists(existing)
-        if len(catalog.view.tables) >= TABLES_MAX:
-            raise LimitExceededError(
-                f"Subscriber limit exceeded: There is a limit of {TABLES_MAX} tables per subscriber"
-            )
+        tables = catalog.view.tables.values()
+        check_can_add(tables)
+        check_provisioned(draft, tables, region)
+        check_on_demand(request.OnDemandThroughput, request.WarmThroughput, region)
         counter = await catalog.fetch_row(setting_key(NEXT_TABLE_ID), left_s(call))
         if counter is None:
             table_id = FIRST_USER_TABLE_ID

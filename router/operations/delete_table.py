@@ -7,6 +7,7 @@ from datamodel.catalog_rows import JobRow
 from datamodel.errors import ValidationError
 from datamodel.requests import DeleteTableInput
 from datamodel.table_descriptions import TableDescription, deleted_part, table_not_found
+from datamodel.table_quotas import check_can_begin
 from datamodel.table_updates import check_can_change
 from proto.catalog_client import RowWrite, insert
 from router.context import Call
@@ -31,6 +32,7 @@ async def handle(request: DeleteTableInput, call: Call) -> Mapping[str, Any]:
                 "Resource cannot be deleted as it is currently protected against deletion. "
                 "Disable deletion protection first."
             )
+        check_can_begin(call.services.catalog.view.tables.values())
         job = JobRow(
             job_id=f"delete-table-{table.table_id}",
             kind="delete_table",

@@ -61,7 +61,7 @@ def handle(request: GetItemInput, call: Call) -> None:
             item = b'"Item":' + encode_item(projection.apply(decode_item(record[HEADER_SIZE:])))
         show = request.ReturnConsumedCapacity
         if show is not None:
-            capacity = consumed_capacity(show, entry.name, units)
+            capacity = consumed_capacity(show, request.TableName, units)
             if capacity:
                 item = capacity if not item else item + b"," + capacity
         call.succeed(b"{%b}" % item)

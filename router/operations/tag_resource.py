@@ -10,7 +10,7 @@ from datamodel.table_descriptions import (
     INVALID,
     PARTITIONS_TAG,
     TableDescription,
-    check_tag_count,
+    check_tag_set,
     checked_tags,
     resource_not_found,
     tagged_table_name,
@@ -26,7 +26,7 @@ async def handle(request: TagResourceInput, call: Call) -> Mapping[str, Any]:
     name = tagged_table_name(arn, call.services.region, call.services.account_id)
     if not request.Tags:
         raise ValidationError("Atleast one Tag needs to be provided as Input.")
-    added = checked_tags((tag.Key, tag.Value) for tag in request.Tags)
+    added = checked_tags(request.Tags)
 
     def tag(table: TableDescription) -> tuple[TableDescription, Sequence[RowWrite]]:
         check_can_tag(table)
@@ -47,7 +47,7 @@ def with_tags(table: TableDescription, tags: Mapping[str, str]) -> TableDescript
     Raises:
         ValidationError: More than a table can have.
     """
-    check_tag_count(len(tags))
+    check_tag_set(tags)
     pairs = tuple(sorted(tags.items()))
     if pairs == table.tags:
         return table

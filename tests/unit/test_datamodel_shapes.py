@@ -361,16 +361,6 @@ def test_explain_finds_wrong_types_inside_attribute_values(value, message):
             ],
         ),
         (
-            "UntagResource",
-            {"ResourceArn": "arn:x", "TagKeys": ["", "b"]},
-            [
-                "Value '[, b]' at 'tagKeys' failed to satisfy constraint: "
-                "Member must satisfy constraint: "
-                "[Member must have length less than or equal to 128, "
-                "Member must have length greater than or equal to 1]"
-            ],
-        ),
-        (
             "GetItem",
             {**KEY, "AttributesToGet": [None]},
             [

@@ -7,9 +7,11 @@ import pytest
 from datamodel.errors import AccessDeniedError, ResourceNotFoundError, ValidationError
 from datamodel.key_encoding import KeySchema
 from datamodel.local_indexes import LocalIndex
+from datamodel.requests import Tag
 from datamodel.table_descriptions import (
     MS_PER_DAY,
     TableDescription,
+    check_tag_set,
     checked_tags,
     decreases_today,
     deleted_part,
@@ -153,8 +155,18 @@ def test_names_and_arns_name_tables():
         ("a;b", ValidationError, "Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+"),
         (ARN.replace("us-east-1", "us-west-2"), ValidationError, "Invalid AWS region in 'arn:"),
         (ARN.replace("aws", "aws-cn"), ValidationError, "Invalid AWS partition in 'arn:"),
-        (ARN + "/index/i", ValidationError, "Invalid resource type in 'arn:"),
-        ("arn:x", ValidationError, "Invalid ARN in 'arn:x'"),
+        (ARN + "/index/i", ValidationError, "constraint: Valid ARN format is 'arn:<awsPartition>:"),
+        ("arn:x", ValidationError, "constraint: Valid ARN format is 'arn:<awsPartition>:"),
+        (
+            ARN.replace(":table/", ":global-table/"),
+            ValidationError,
+            "Invalid resource type in 'arn:",
+        ),
+        (
+            ARN.removesuffix("ders"),
+            ValidationError,
+            "constraint: Table name of ARN must have length greater than or equal to 3",
+        ),
         (ARN.replace("0" * 12, "1" * 12), AccessDeniedError, "Access is denied"),
     ],
 )
@@ -207,8 +219,8 @@ def test_tag_operations_want_a_tables_arn(arn, error, message):
 
 
 def test_tags_of_any_script_and_some_punctuation():
-    tags = [("café", "ключ"), ("表", "a+b-c=d.e_f:g/h@i"), ("a b", "")]
-    assert checked_tags(tags) == dict(tags)
+    tags = {"café": "ключ", "表": "a+b-c=d.e_f:g/h@i", "a b": ""}
+    assert checked_tags(Tag(key, value) for key, value in tags.items()) == tags
 
 
 @pytest.mark.parametrize(
@@ -220,12 +232,25 @@ def test_tags_of_any_script_and_some_punctuation():
         ("AWS:a", "v", "Tag Key cannot be prefixed with aws:, Key: AWS:a"),
         ("k", "v" * 257, "The Tag Value provided is invalid, Value: " + "v" * 257),
         ("k", "100%", "The Tag Value provided is invalid, Value: 100%"),
+        (None, None, "The Tag Key provided is invalid, Key: null"),
+        ("k", None, "The Tag Value provided is invalid, Value: null"),
+        ("good", "y", "Duplicate Tag Keys provided as input: Duplicate Tag Key found good"),
     ],
 )
 def test_tags_that_may_not_be(key, value, message):
     with pytest.raises(ValidationError) as refused:
-        checked_tags([("good", "x"), (key, value)])
+        checked_tags([Tag("good", "x"), Tag(key, value)])
     assert refused.value.message == message
+
+
+def test_the_tags_of_a_table_have_a_size():
+    tags = {f"{number:02}": "v" * 254 for number in range(40)}
+    check_tag_set(tags)
+    with pytest.raises(ValidationError) as refused:
+        check_tag_set(tags | {"k": ""})
+    assert (
+        refused.value.message == "Tag set size 10241 bytes is above max size limit of 10240 bytes"
+    )
 
 
 def test_local_indexes_are_shown_with_what_is_known_of_their_size():
@@ -257,7 +282,7 @@ def test_local_indexes_are_shown_with_what_is_known_of_their_size():
                 {"AttributeName": "pk", "KeyType": "HASH"},
                 {"AttributeName": "sum", "KeyType": "RANGE"},
             ],
-            "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["b", "a"]},
+            "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["a", "b"]},
             "IndexSizeBytes": 0,
             "ItemCount": 0,
             "IndexArn": f"{ARN}/index/by-sum",

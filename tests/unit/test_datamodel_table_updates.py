@@ -101,7 +101,13 @@ def test_to_on_demand_and_back():
     assert (table.billing_mode, table.read_units, table.write_units) == ("PAY_PER_REQUEST", 0, 0)
     assert (table.on_demand_since_ms, table.max_read_units) == (NOON_MS, 9)
     assert (table.warm_read_units, table.warm_write_units) == (12_000, 4_000)
-    assert update_.shown.status == "UPDATING"
+    shown = update_.shown
+    assert (shown.status, shown.billing_mode, shown.max_read_units) == (
+        "UPDATING",
+        "PAY_PER_REQUEST",
+        9,
+    )
+    assert (shown.on_demand_since_ms, shown.warm_read_units) == (None, 5), "once it is done"
     back = update(table, BillingMode="PROVISIONED", ProvisionedThroughput=units(2, 3)).table
     assert (back.billing_mode, back.read_units, back.write_units) == ("PROVISIONED", 2, 3)
     assert back.on_demand_since_ms == NOON_MS, "the summary stays visible"
@@ -138,7 +144,17 @@ def test_deletion_protection_and_class():
 
 
 def test_warm_throughput_as_it_is():
-    assert update(ON_DEMAND, WarmThroughput={"ReadUnitsPerSecond": 12_000}).table is ON_DEMAND
+    update_ = update(ON_DEMAND, WarmThroughput={"ReadUnitsPerSecond": 12_000})
+    assert update_.table is ON_DEMAND
+    assert update_.is_warming, "the service says so all the same"
+
+
+def test_warm_throughput_is_raised_member_by_member():
+    update_ = update(ON_DEMAND, WarmThroughput={"WriteUnitsPerSecond": 5_000})
+    assert update_.table == replace(
+        ON_DEMAND, warm_write_units=5_000, version=ON_DEMAND.version + 1
+    )
+    assert (update_.shown, update_.is_warming) == (ON_DEMAND, True)
 
 
 @pytest.mark.parametrize(
@@ -230,10 +246,14 @@ def test_warm_throughput_as_it_is():
         ),
         (
             ON_DEMAND,
-            {"WarmThroughput": {"ReadUnitsPerSecond": 99_999}},
-            INVALID
-            + "Raising WarmThroughput of an existing table is not supported by this version of "
-            "Quorate",
+            {"TableClass": "GLACIER"},
+            "Invalid table-class parameter provided. Please try again with a valid table-class value: "
+            "[STANDARD, STANDARD_INFREQUENT_ACCESS].",
+        ),
+        (
+            ON_DEMAND,
+            {"SSESpecification": {"Enabled": True, "KMSMasterKeyId": "alias/a"}},
+            INVALID + "SSEType KMS is required if KMSMasterKeyId is specified",
         ),
         (
             ON_DEMAND,
