@@ -115,7 +115,7 @@ def check_update(request: UpdateTableInput) -> None:
         for member in _CHANGES
         if getattr(request, member) is not None and not _is_empty(getattr(request, member))
     }
-    foreign = [m for m in _UNSUPPORTED_CHANGES if getattr(request, m) is not None]
+    foreign = [m for m in _UNSUPPORTED_CHANGES if getattr(request, m) not in (None, [])]
     if not changes and not foreign:
         raise ValidationError(_NOTHING_TO_CHANGE)
     if request.GlobalSecondaryIndexUpdates is not None and not request.GlobalSecondaryIndexUpdates:
