@@ -37,7 +37,11 @@ MEMBERS: dict[str, dict[str, str]] = {
         "VectorIndexes": _REFUSED,
         "WarmThroughput": f"{_RECORDED}; decides the number of partitions",
     },
+    "TagResource": {
+        "Tags": "in effect at once; no pause between changes (1.5 s on AWS)",
+    },
     "UpdateTable": {
+        "DeletionProtectionEnabled": "no pause between changes (15 s on AWS)",
         "DisassociationProtectionEnabled": _REFUSED,
         "GlobalSecondaryIndexUpdates": _REFUSED,
         "GlobalTableSettingsReplicationMode": _REFUSED,
@@ -48,8 +52,9 @@ MEMBERS: dict[str, dict[str, str]] = {
         "ReplicaUpdates": _REFUSED,
         "SSESpecification": f"with Enabled true {_REFUSED}",
         "StreamSpecification": f"with StreamEnabled true {_REFUSED}",
+        "TableClass": "recorded and shown; as many changes as you like (two in 30 days on AWS)",
         "VectorIndexUpdates": _REFUSED,
-        "WarmThroughput": f"a raise {_REFUSED}",
+        "WarmThroughput": f"{_RECORDED}; a raise holds at once and splits no partition yet",
     },
     "Query": {
         "IndexName": "local indexes; tables have no global ones yet",
