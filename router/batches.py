@@ -29,23 +29,22 @@ def with_tables(
     """Go on with the tables behind names or ARNs, in their order; fail if one of them does not serve items."""
     services = call.services
     names = [table_name_of(text, services.region, services.account_id) for text in references]
-    entries: list[TableEntry] = []
+    _gather(call, names, [], run)
 
-    def found(entry: TableEntry) -> None:
+
+def _gather(
+    call: Call,
+    names: Sequence[str],
+    entries: list[TableEntry],
+    run: Callable[[list[TableEntry]], None],
+) -> None:
+    for name in names[len(entries) :]:
+        entry = call.services.tables.get(name)
+        if entry is None:
+            call.with_table(name, lambda found: _gather(call, names, [*entries, found], run))
+            return
         entries.append(entry)
-        go_on()
-
-    def go_on() -> None:
-        while len(entries) < len(names):
-            name = names[len(entries)]
-            entry = services.tables.get(name)
-            if entry is None:
-                call.with_table(name, found)
-                return
-            entries.append(entry)
-        run(entries)
-
-    go_on()
+    run(entries)
 
 
 class Part:

@@ -1,5 +1,6 @@
 """Item operations through the dispatcher, over partition groups in memory."""
 
+import gc
 import json
 
 import pytest
@@ -441,3 +442,43 @@ def test_attribute_updates_larger_than_any_item_go_nowhere(plain):
         "Item size to update has exceeded the maximum allowed size",
     )
     assert len(plain.storage.requests) == before
+
+
+# --- garbage -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("operation", "members"),
+    [
+        ("GetItem", {"Key": thing("a"), "ConsistentRead": True}),
+        ("GetItem", {"Key": thing("a"), "ProjectionExpression": "n", "ReturnConsumedCapacity": "TOTAL"}),
+        ("GetItem", {"Key": {"pk": {"N": "1"}}}),
+        ("PutItem", {"Item": thing("a"), "ReturnValues": "ALL_OLD"}),
+        ("PutItem", {"Item": thing("a"), "ConditionExpression": "attribute_not_exists(pk)"}),
+        ("UpdateItem", {"Key": thing("a"), "UpdateExpression": "SET n = pk"}),
+        ("DeleteItem", {"Key": thing("a")}),
+        (
+            "Query",
+            {
+                "KeyConditionExpression": "pk = :p",
+                "ExpressionAttributeValues": {":p": {"S": "a"}},
+            },
+        ),
+        ("Scan", {"FilterExpression": "attribute_exists(n)"}),
+        ("BatchGetItem", {"RequestItems": {"Things": {"Keys": [thing("a"), thing("b")]}}}),
+        ("BatchWriteItem", {"RequestItems": {"Things": [{"PutRequest": {"Item": thing("b")}}]}}),
+    ],
+)  # fmt: skip
+def test_a_request_leaves_nothing_to_the_garbage_collector(plain, operation, members):
+    """What is in a cycle is freed by pauses only, however well all else is tuned (see `router.main`)."""
+    plain.put(thing("a", n={"N": "1"}))
+    members = {"TableName": "Things", **members}
+    plain.request(operation, members)  # fills caches
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            plain.request(operation, members)
+        assert gc.collect() < 10
+    finally:
+        gc.enable()
