@@ -297,6 +297,7 @@ class _Connection(asyncio.Protocol):
         self._waiting.clear()
         self._drop_parts()
         self.server.forget(self)
+        del self._parser  # it holds this connection in turn; no byte comes any more
 
     def data_received(self, data: bytes) -> None:
         """Bytes arrived."""
