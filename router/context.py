@@ -132,6 +132,8 @@ class Call:
         )
         self._metrics = metrics
         self._reply = reply
+        self._make: Callable[[TableEntry], GroupRequest] = _unused
+        self._done: Callable[[TableEntry, Answer], None] = _unused
         self._is_open = True
         self._is_repeated_write = False
 
