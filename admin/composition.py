@@ -10,7 +10,7 @@ from admin.admin_api import AdminApi, AdminServer
 from admin.balance import Balance
 from admin.jobs import JobMetrics, JobRunner
 from admin.lease import Lease
-from admin.nodes import GrpcStorageNodes
+from admin.nodes import StorageNodes
 from admin.repair import REPLACE_AFTER_S, Repair
 from admin.replica_jobs import ReplicaJobs
 from admin.table_jobs import TableJobs
@@ -45,7 +45,7 @@ class Admin:
         self._listen = options.grpc_listen
         self._client = connect(platform, "admin", options.name, "", options.catalog)
         self.catalog = catalog = CatalogClient(self._client)
-        self._nodes = GrpcStorageNodes(platform.open_channel)
+        self._nodes = StorageNodes(platform.open_channel)
         handlers = {
             **TableJobs(catalog, self._client, self._nodes).handlers(),
             **ReplicaJobs(catalog, self._nodes).handlers(),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import grpc
 
@@ -39,48 +39,8 @@ class NodeRefused(Exception):
     """The node answered that it will not, and will not for as long as the question stays the same."""
 
 
-class StorageNodes(Protocol):
+class StorageNodes:
     """What is asked of storage nodes. Every call is idempotent."""
-
-    async def open_replica(
-        self,
-        node: NodeRow,
-        partition: PartitionRow,
-        addresses: Sequence[ReplicaAddress],
-        replica_id: int,
-        *,
-        campaign: bool,
-    ) -> None:
-        """Open the node's replica of a partition; returns when that is durable."""
-
-    async def join_replica(
-        self,
-        node: NodeRow,
-        partition: PartitionRow,
-        addresses: Sequence[ReplicaAddress],
-        replica_id: int,
-    ) -> None:
-        """Open a blank replica of a group that exists elsewhere; returns when that is durable."""
-
-    async def close_replica(self, node: NodeRow, group: int, replica_id: int) -> None:
-        """Close that replica of a group for good; returns when that is durable."""
-
-    async def change_members(
-        self, node: NodeRow, group: int, expected: Members, proposed: Members
-    ) -> None:
-        """Change the members of a group that the node leads, if they are the expected ones."""
-
-    async def status(
-        self, node: NodeRow, groups: Sequence[int] = ()
-    ) -> control_pb2.NodeStatusResponse:
-        """The node's replicas; of these groups, or all."""
-
-    async def transfer_leadership(self, node: NodeRow, group: int, to_replica_id: int) -> bool:
-        """Let the node hand a group that it leads to another replica (0: any that can); whether it will try."""
-
-
-class GrpcStorageNodes:
-    """`StorageNodes` over gRPC."""
 
     def __init__(self, open_channel: Callable[..., Any] = grpc.aio.insecure_channel) -> None:
         """Create; `open_channel` as `grpc.aio.insecure_channel`."""
@@ -97,7 +57,7 @@ class GrpcStorageNodes:
         *,
         campaign: bool,
     ) -> None:
-        """See `StorageNodes`.
+        """Open the node's replica of a partition; returns when that is durable.
 
         Raises:
             NodeUnreachable: No answer.
@@ -118,7 +78,7 @@ class GrpcStorageNodes:
         addresses: Sequence[ReplicaAddress],
         replica_id: int,
     ) -> None:
-        """See `StorageNodes`.
+        """Open a blank replica of a group that exists elsewhere; returns when that is durable.
 
         Raises:
             NodeUnreachable: No answer.
@@ -131,7 +91,7 @@ class GrpcStorageNodes:
         await self._call(lambda: stub.JoinReplica(request, timeout=CALL_TIMEOUT_S))
 
     async def close_replica(self, node: NodeRow, group: int, replica_id: int) -> None:
-        """See `StorageNodes`.
+        """Close that replica of a group for good; returns when that is durable.
 
         Raises:
             NodeUnreachable: No answer.
@@ -144,7 +104,7 @@ class GrpcStorageNodes:
     async def change_members(
         self, node: NodeRow, group: int, expected: Members, proposed: Members
     ) -> None:
-        """See `StorageNodes`.
+        """Change the members of a group that the node leads, if they are the expected ones.
 
         Raises:
             NodeUnreachable: Not the leader, busy, or no answer.
@@ -159,7 +119,7 @@ class GrpcStorageNodes:
     async def status(
         self, node: NodeRow, groups: Sequence[int] = ()
     ) -> control_pb2.NodeStatusResponse:
-        """See `StorageNodes`.
+        """The node's replicas; of these groups, or all.
 
         Raises:
             NodeUnreachable: No answer, or another disk than the row's answers.
@@ -174,7 +134,7 @@ class GrpcStorageNodes:
         return answer
 
     async def transfer_leadership(self, node: NodeRow, group: int, to_replica_id: int) -> bool:
-        """See `StorageNodes`.
+        """Let the node hand a group that it leads to another replica (0: any that can); whether it will try.
 
         Raises:
             NodeUnreachable: No answer.

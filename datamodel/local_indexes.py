@@ -7,7 +7,7 @@ Sources: projections and sparseness from the developer guide; texts as observed 
 dynalite and of the parity suite for DynamoDB.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
 
@@ -18,6 +18,7 @@ from datamodel.limits import SORT_KEY_SIZE_BYTES_MAX
 
 ProjectionType: TypeAlias = Literal["ALL", "INCLUDE", "KEYS_ONLY"]
 
+_UPDATED: Final = "The update expression attempted to"
 _NOT_VALID: Final = "One or more parameter values are not valid. "
 _EMPTY: Final = "The AttributeValue for a key attribute cannot contain an empty"
 
@@ -82,24 +83,21 @@ def check_item_index_keys(
     Raises:
         ValidationError: With the service's text.
     """
-    for index in indexes:
-        value = item.get(index.sort_name)
-        if value is None:
-            continue
-        if index.sort_type not in value:
-            raise type_mismatch(index, next(iter(value)))
-        size = _size(value)
-        if size == 0:
-            raise ValidationError(
-                f"{_NOT_VALID}A value specified for a secondary index key is not supported. "
-                f"{_EMPTY} {_spoken(value)} value. IndexName: {index.name}, "
-                f"IndexKey: {index.sort_name}"
-            )
-        if size > SORT_KEY_SIZE_BYTES_MAX:
-            raise ValidationError(
-                "One or more parameter values were invalid: Aggregated size of all range keys has "
-                f"exceeded the size limit of {SORT_KEY_SIZE_BYTES_MAX} bytes"
-            )
+    for index, value, fault in _faults(indexes, item):
+        match fault:
+            case "type":
+                raise type_mismatch(index, next(iter(value)))
+            case "empty":
+                raise ValidationError(
+                    f"{_NOT_VALID}A value specified for a secondary index key is not supported. "
+                    f"{_EMPTY} {_spoken(value)} value. IndexName: {index.name}, "
+                    f"IndexKey: {index.sort_name}"
+                )
+            case "long":
+                raise ValidationError(
+                    "One or more parameter values were invalid: Aggregated size of all range keys "
+                    f"has exceeded the size limit of {SORT_KEY_SIZE_BYTES_MAX} bytes"
+                )
 
 
 def check_updated_index_keys(
@@ -110,25 +108,39 @@ def check_updated_index_keys(
     Raises:
         ValidationError: With the service's text.
     """
+    for _, value, fault in _faults(indexes, item):
+        match fault:
+            case "type":
+                raise ValidationError(
+                    f"{_UPDATED} update the secondary index key to unsupported type"
+                )
+            case "empty":
+                raise ValidationError(
+                    f"{_NOT_VALID}{_UPDATED} update a secondary index key to a value that is not "
+                    f"supported. {_EMPTY} {_spoken(value)} value."
+                )
+            case "long":
+                raise ValidationError(
+                    f"{_UPDATED} update the secondary index key beyond allowed size limits"
+                )
+
+
+def _faults(
+    indexes: Collection[IndexKey], item: Mapping[str, AttributeValue]
+) -> Iterator[tuple[IndexKey, AttributeValue, Literal["type", "empty", "long"]]]:
+    """What of an item cannot be in its indexes, in the order of these: index, value, and what is wrong with it."""
     for index in indexes:
         value = item.get(index.sort_name)
         if value is None:
             continue
         if index.sort_type not in value:
-            raise ValidationError(
-                "The update expression attempted to update the secondary index key to unsupported type"
-            )
+            yield index, value, "type"
+            continue
         size = _size(value)
         if size == 0:
-            raise ValidationError(
-                f"{_NOT_VALID}The update expression attempted to update a secondary index key to a "
-                f"value that is not supported. {_EMPTY} {_spoken(value)} value."
-            )
-        if size > SORT_KEY_SIZE_BYTES_MAX:
-            raise ValidationError(
-                "The update expression attempted to update the secondary index key beyond allowed size "
-                "limits"
-            )
+            yield index, value, "empty"
+        elif size > SORT_KEY_SIZE_BYTES_MAX:
+            yield index, value, "long"
 
 
 def type_mismatch(index: IndexKey, actual: str) -> ValidationError:

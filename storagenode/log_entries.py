@@ -18,7 +18,8 @@ An entry may ask every replica for a digest of its state right behind it (`scrub
 Everything is msgpack. A version is never reused; old versions stay readable; fields are added at the end.
 """
 
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
@@ -27,6 +28,8 @@ from storagenode.request_memory import RememberedRequests
 
 ENTRY_VERSION = 1
 STATE_VERSION = 1
+
+Decoded = TypeVar("Decoded")
 
 ItemMutation: TypeAlias = tuple[bytes, bytes | None, int]
 """Keyspace key, new body (None: deleted), item size in bytes (0 when deleted)."""
@@ -118,14 +121,8 @@ def decode_entry(payload: bytes) -> Entry:
     Raises:
         UnknownFormat: Damaged, or written by a newer release.
     """
-    try:
-        entry = _decode_entry(payload)
-    except msgspec.MsgspecError as error:
-        raise UnknownFormat(f"log entry: {error}") from error
-    if entry.version != ENTRY_VERSION:
-        raise UnknownFormat(
-            f"log entry of version {entry.version}, this release reads {ENTRY_VERSION}"
-        )
+    entry = _decode(_decode_entry, payload, "log entry")
+    _check_version("log entry", entry.version, ENTRY_VERSION)
     return entry
 
 
@@ -135,12 +132,8 @@ def decode_state(data: bytes) -> ReplicaState:
     Raises:
         UnknownFormat: Damaged, or written by a newer release.
     """
-    try:
-        state = _decode_state(data)
-    except msgspec.MsgspecError as error:
-        raise UnknownFormat(f"replica state: {error}") from error
-    if state.version != STATE_VERSION:
-        raise UnknownFormat(f"replica state of version {state.version}, expected {STATE_VERSION}")
+    state = _decode(_decode_state, data, "replica state")
+    _check_version("replica state", state.version, STATE_VERSION)
     return state
 
 
@@ -150,10 +143,7 @@ def decode_applied(data: bytes) -> AppliedState:
     Raises:
         UnknownFormat: Damaged.
     """
-    try:
-        return _decode_applied(data)
-    except msgspec.MsgspecError as error:
-        raise UnknownFormat(f"applied state: {error}") from error
+    return _decode(_decode_applied, data, "applied state")
 
 
 def decode_feed_record(data: bytes) -> FeedRecord:
@@ -162,7 +152,16 @@ def decode_feed_record(data: bytes) -> FeedRecord:
     Raises:
         UnknownFormat: Damaged.
     """
+    return _decode(_decode_feed_record, data, "feed record")
+
+
+def _decode(decoder: Callable[[bytes], Decoded], data: bytes, what: str) -> Decoded:
     try:
-        return _decode_feed_record(data)
+        return decoder(data)
     except msgspec.MsgspecError as error:
-        raise UnknownFormat(f"feed record: {error}") from error
+        raise UnknownFormat(f"{what}: {error}") from error
+
+
+def _check_version(what: str, version: int, known: int) -> None:
+    if version != known:
+        raise UnknownFormat(f"{what} of version {version}, this release reads {known}")

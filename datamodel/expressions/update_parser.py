@@ -177,15 +177,7 @@ class _UpdateParser(Parser):
 
 
 def parse_update_text(kind: str, text: str) -> ParsedExpression:
-    """Parse an update expression.
-
-    Args:
-        kind: Name of the request member, for errors.
-        text: The expression.
-
-    Raises:
-        ValidationError: Empty, too long, malformed, or redundant parentheses.
-    """
+    """Parse an update expression. Arguments and errors as of `parser.parse_condition_text`."""
     parser = _UpdateParser(kind, text)
     parser.result.actions = parser.update()
     return parser.result

@@ -1,14 +1,13 @@
 """How long writes stand still: clients that write to one partition without pause, and what they saw of a fault."""
 
 import http.client
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from tests.cluster.workload import Answer, WireClient
+from tests.cluster.workload import Answer, Clients, WireClient
 
 PAUSE_S = 0.002
 RECONNECT_S = 0.01
@@ -29,34 +28,22 @@ class Gap:
     failed: int
 
 
-class Probe:
+class Probe(Clients):
     """A few clients that write to one key each, one request after the other, without any retry."""
 
     def __init__(self, endpoint: Callable[[], str], table: str, key: str, clients: int = 4) -> None:
+        super().__init__(clients)
         self.acknowledged_at: list[float] = []
         self.failures: list[tuple[float, str]] = []
         self._endpoint = endpoint
         self._table = table
         self._key = key
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, args=(n,), daemon=True) for n in range(clients)
-        ]
 
-    def __enter__(self) -> "Probe":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
-
-    def _run(self, number: int) -> None:
+    def run(self, number: int) -> None:
+        """Write, and note when."""
         client = WireClient(self._endpoint())
         value = 0
-        while not self._stop.is_set():
+        while not self.is_over.is_set():
             value += 1
             item = {"pk": {"S": self._key}, "n": {"N": str(number)}, "v": {"N": str(value)}}
             try:

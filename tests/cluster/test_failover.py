@@ -3,7 +3,6 @@
 The numbers are printed; what is asserted leaves room for a busy machine.
 """
 
-import threading
 import time
 from collections import Counter
 from statistics import median
@@ -16,6 +15,7 @@ from tests.chaos.gaps import Probe, summary
 from tests.chaos.network import bad_network, find_firewall
 from tests.cluster.harness import LocalCluster, running_cluster, wait_until
 from tests.cluster.test_faults import TABLE, create_table, groups_of_table, wait_writable
+from tests.cluster.workload import Clients
 
 KILLED_S = 4.0
 STOPPED_S = 1.0
@@ -73,30 +73,19 @@ def test_a_planned_stop_moves_leadership_first_and_a_rejoin_disturbs_nobody(
     assert not failures
 
 
-class SdkLoad:
+class SdkLoad(Clients):
     """boto3 clients with their standard retries, each counting what its caller would see fail."""
 
     def __init__(self, cluster: LocalCluster, clients: int) -> None:
+        super().__init__(clients)
         self.done = 0
         self.errors: Counter[str] = Counter()
         self._cluster = cluster
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(clients)]
 
-    def __enter__(self) -> "SdkLoad":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(60)
-
-    def _run(self, number: int) -> None:
+    def run(self, number: int) -> None:
         client: Any = self._cluster.client(retries={"mode": "standard"})
         value = 0
-        while not self._stop.is_set():
+        while not self.is_over.is_set():
             value += 1
             key = {"pk": {"S": f"sdk-{number}-{value % 20}"}}
             try:

@@ -1,35 +1,10 @@
 """PartiQL through boto3 and gRPC on a cluster, on a table of several partitions."""
 
-import uuid
-
 import grpc
 import pytest
 from botocore.exceptions import ClientError
 
 from proto import dynamodb_pb2, dynamodb_pb2_grpc
-
-
-@pytest.fixture(scope="module")
-def things(cluster):
-    """Name of a table of four partitions with a number as its sort key."""
-    client = cluster.client()
-    name = f"partiql-{uuid.uuid4().hex[:12]}"
-    client.create_table(
-        TableName=name,
-        KeySchema=[
-            {"AttributeName": "pk", "KeyType": "HASH"},
-            {"AttributeName": "sk", "KeyType": "RANGE"},
-        ],
-        AttributeDefinitions=[
-            {"AttributeName": "pk", "AttributeType": "S"},
-            {"AttributeName": "sk", "AttributeType": "N"},
-        ],
-        BillingMode="PAY_PER_REQUEST",
-        Tags=[{"Key": "quorate:partitions", "Value": "4"}],
-    )
-    client.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1})
-    yield name
-    client.delete_table(TableName=name)
 
 
 def every_page(client, statement, parameters=None, **members):

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import uuid
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,12 +15,6 @@ from botocore.exceptions import ClientError
 
 from proto import dynamodb_pb2, dynamodb_pb2_grpc
 from tests.cluster.harness import CREDENTIALS, LocalCluster
-
-
-@pytest.fixture
-def name():
-    return f"t-{uuid.uuid4().hex[:12]}"
-
 
 EVERY_TYPE = {
     "S": {"S": "grüße \U0001f600 \x01"},

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from tests.cluster.linearizability import Operation
@@ -78,8 +78,33 @@ CERTAIN = frozenset(
 )
 
 
-class Workload:
-    """Threads that write, add, create, delete and read a few items, recording one history per key.
+class Clients:
+    """Threads of clients that are at it while the `with` block is. Subclasses have `run`."""
+
+    def __init__(self, count: int) -> None:
+        self.is_over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self.run, args=(n,), daemon=True) for n in range(count)
+        ]
+
+    def run(self, number: int) -> None:
+        """One client, until `is_over`."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_over.set()
+        for thread in self._threads:
+            thread.join(60)
+            assert not thread.is_alive(), "a client hangs"
+
+
+class Workload(Clients):
+    """Clients that write, add, create, delete and read a few items, recording one history per key.
 
     Every written value is unique, so that a read names the write it saw.
     """
@@ -94,36 +119,22 @@ class Workload:
         seed: int,
         prefix: str = "",
     ) -> None:
+        super().__init__(clients)
         self.endpoint = endpoint
         self.table = table
         self.histories: dict[str, list[Operation]] = {f"{prefix}key-{n}": [] for n in range(keys)}
         self.acknowledged_at: list[float] = []
         self.errors: dict[str, int] = {}
-        self._clients = clients
         self._seed = seed
-        self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._threads: list[threading.Thread] = []
         self._unique = 0
 
-    def __enter__(self) -> "Workload":
-        for number in range(self._clients):
-            thread = threading.Thread(target=self._run, args=(number,), daemon=True)
-            thread.start()
-            self._threads.append(thread)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
-            assert not thread.is_alive(), "a client hangs"
-
-    def _run(self, number: int) -> None:
+    def run(self, number: int) -> None:
+        """Operations on keys by chance."""
         chance = random.Random(self._seed * 1000 + number)
         client = WireClient(self.endpoint())
         keys = list(self.histories)
-        while not self._stop.is_set():
+        while not self.is_over.is_set():
             key = chance.choice(keys)
             # Counters and registers are different keys: a sum of unique values is not unique.
             counter = keys.index(key) % 4 == 3

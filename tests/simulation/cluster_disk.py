@@ -16,8 +16,7 @@ from storagenode.data_directory import Identity, Peer
 from storagenode.engine import Mutation
 from storagenode.memory_engine import MemoryEngine
 from tests.simulation.cluster_world import Process
-
-ZEROS = b"\0" * 300  # preallocated, not yet written
+from tests.simulation.disk import ZEROS, torn
 
 
 class LogFile:
@@ -103,17 +102,7 @@ def crash_log(rng: random.Random, files: dict[int, LogFile]) -> None:
     """The machine is gone: of what was not synced, any sectors are there."""
     for number in list(files):
         file = files[number]
-        tail = bytes(file.data[file.synced :])
-        draw = rng.random()
-        if draw < 0.4:
-            tail = b""
-        elif draw < 0.6:
-            tail = tail[: rng.randrange(len(tail) + 1)]
-        elif draw < 0.8:
-            sector = rng.choice((16, 64, 512))
-            pieces = [tail[at : at + sector] for at in range(0, len(tail), sector)]
-            tail = b"".join(p if rng.random() < 0.6 else b"\0" * len(p) for p in pieces)
-        file.data[file.synced :] = tail
+        file.data[file.synced :] = torn(rng, bytes(file.data[file.synced :]))
         file.synced = len(file.data)  # what survived this survives the next
         if not file.data and rng.random() < 0.5:
             del files[number]  # the name of the new file was not durable yet

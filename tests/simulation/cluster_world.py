@@ -85,10 +85,15 @@ class World:
         self.digest = zlib.crc32(data, zlib.crc32(b"%.6f" % self.now, self.digest))
 
     def violate(self, kind: str, detail: object = "") -> NoReturn:
+        raise self.note(kind, detail)
+
+    def note(self, kind: str, detail: object, cause: BaseException | None = None) -> Violation:
+        """A violation that ends the run when what is being done is done; the first is the run's."""
         self.log("VIOLATION", kind, detail)
         if self.violation is None:
             self.violation = Violation(kind, detail)
-        raise self.violation
+            self.violation.__cause__ = cause
+        return self.violation
 
 
 class _NoSelector:
@@ -151,11 +156,11 @@ class SimLoop(asyncio.BaseEventLoop):
         return self._process.network.listen(host, port, self._process, factory)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        # (Raising does not always help: it may be an object's end that tells.)
-        if self._process.life == self._life and not self._process.world.is_over:
-            error = context.get("exception")
+        error, world = context.get("exception"), self._process.world
+        if self._process.life == self._life and not world.is_over and type(error) is not Violation:
+            # Raised by the world: here it may be an object's end that speaks.
             detail = f"{self._process.name}: {context['message']}: {error!r}"
-            self._process.world.violate("loop", detail)
+            world.note("loop", detail, error)
 
     def __del__(self) -> None:
         pass  # never closed: its process just ended

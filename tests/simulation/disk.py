@@ -1,5 +1,6 @@
 """A disk that tears the write in flight when its node crashes, and the record of what it must still hold."""
 
+import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -7,10 +8,26 @@ if TYPE_CHECKING:
     from tests.simulation.node import SimNode
 
 
+ZEROS = b"\0" * 300
+"""Preallocated, not yet written."""
+
+
+def torn(rng: random.Random, data: bytes) -> bytes:
+    """What a crash of the machine leaves of a write: nothing, a part, any of its sectors, or all of it."""
+    draw = rng.random()
+    if draw < 0.3:
+        return b""
+    if draw < 0.5:
+        return data[: rng.randrange(len(data) + 1)]
+    if draw < 0.8:
+        size = rng.choice((16, 64, 512))
+        sectors = (data[at : at + size] for at in range(0, len(data), size))
+        return b"".join(s if rng.random() < 0.6 else b"\0" * len(s) for s in sectors)
+    return data
+
+
 class SimDisk:
     """Segments of bytes. Knows what is durable; a crash tears the append in flight."""
-
-    ZEROS = b"\0" * 300  # preallocated, not yet written
 
     def __init__(self, node: "SimNode") -> None:
         self._node = node
@@ -51,7 +68,7 @@ class SimDisk:
         return sorted(s for s in self.files if s not in self.removals)
 
     def read(self, segment: int) -> bytes:
-        return bytes(self.files[segment]) + self.ZEROS
+        return bytes(self.files[segment]) + ZEROS
 
     def truncate(self, segment: int, size: int) -> None:
         del self.files[segment][size:]
@@ -71,20 +88,7 @@ class SimDisk:
         self.removals.clear()  # files whose unlink had not happened are still there
         data, self._in_flight = self._in_flight, None
         if data is not None:
-            draw = rng.random()
-            if draw < 0.3:
-                data = b""
-            elif draw < 0.5:
-                data = data[: rng.randrange(len(data) + 1)]
-            elif draw < 0.8:
-                sector = rng.choice((16, 64, 512))
-                data = b"".join(
-                    data[at : at + sector]
-                    if rng.random() < 0.6
-                    else b"\0" * len(data[at : at + sector])
-                    for at in range(0, len(data), sector)
-                )
-            self.files[self._open] += data
+            self.files[self._open] += torn(rng, data)
         elif not self.files.get(self._open) and rng.random() < 0.5:
             self.files.pop(self._open, None)  # the new file's name was not durable yet
 

@@ -193,6 +193,17 @@ def partitions(table_id, count=1, first_group=1):
     ]
 
 
+VALIDATION = (400, "ValidationException")
+
+
+def thing(pk, sk=None, **attributes):
+    """An item, or its key, of `table()`."""
+    item = {"pk": {"S": pk}}
+    if sk is not None:
+        item["sk"] = {"N": str(sk)}
+    return {**item, **attributes}
+
+
 class Harness:
     """A router without sockets."""
 

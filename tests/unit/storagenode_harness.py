@@ -6,7 +6,8 @@ from collections import deque
 
 import msgspec
 
-from proto.messages import PUT, Action, Hello, Write
+from datamodel.stored_items import record_body
+from proto.messages import DELETE, PUT, UPDATE, Action, Get, Hello, Write
 from raft.group import (
     SENTINEL_INDEX,
     SENTINEL_TERM,
@@ -28,6 +29,8 @@ from storagenode.memory_engine import MemoryEngine
 from storagenode.replica import Replica, Surroundings
 from storagenode.scans import ScanRunner
 
+ABSENT = "attribute_not_exists(pk)"
+PRESENT = "attribute_exists(pk)"
 MEMBERS = Configuration(tuple(Member(ReplicaId(n), NodeId(f"node-{n}")) for n in (1, 2, 3)))
 
 
@@ -317,3 +320,23 @@ def put(key, condition=None, values=None, size=10, returns=0, **attributes):
         values=None if values is None else body(values),
         returns=returns,
     )
+
+
+def delete(key, **kwargs):
+    return Action(DELETE, key.encode(), body(item(key)), **kwargs)
+
+
+def update(key, text, values, **kwargs):
+    return Action(UPDATE, key.encode(), body(item(key)), update=text, values=body(values), **kwargs)
+
+
+def get(world, key, strong=True):
+    number = world.next_id()
+    world.replica.on_get(world.link, Get(number, 7, key.encode(), strong))
+    return number
+
+
+def read(world, key, strong=True):
+    get(world, key, strong)
+    (answer,) = world.link.take()
+    return None if answer.value is None else msgspec.json.decode(record_body(answer.value))

@@ -6,9 +6,7 @@ import json
 import pytest
 
 from proto.messages import OutcomeUnknown, Unavailable, WrongPartition
-from tests.unit.router_harness import Harness, partitions, table
-
-VALIDATION = (400, "ValidationException")
+from tests.unit.router_harness import VALIDATION, Harness, partitions, table, thing
 
 
 @pytest.fixture
@@ -21,13 +19,6 @@ def plain():
 def sorted_table():
     """A table with a numeric sort key, in three partitions."""
     return Harness().add_table(table(sort="N"), count=3)
-
-
-def thing(pk, sk=None, **attributes):
-    item = {"pk": {"S": pk}}
-    if sk is not None:
-        item["sk"] = {"N": str(sk)}
-    return {**item, **attributes}
 
 
 # --- GetItem -----------------------------------------------------------------------------------------------

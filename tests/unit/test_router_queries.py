@@ -3,9 +3,7 @@
 import pytest
 
 from datamodel.key_encoding import partition_bounds, segment_range
-from tests.unit.router_harness import Harness, table
-
-VALIDATION = (400, "ValidationException")
+from tests.unit.router_harness import VALIDATION, Harness, table, thing
 
 
 @pytest.fixture
@@ -18,13 +16,6 @@ def plain():
 def sorted_table():
     """A table with a numeric sort key, in three partitions."""
     return Harness().add_table(table(sort="N"), count=3)
-
-
-def thing(pk, sk=None, **attributes):
-    item = {"pk": {"S": pk}}
-    if sk is not None:
-        item["sk"] = {"N": str(sk)}
-    return {**item, **attributes}
 
 
 def sized(pk, size):

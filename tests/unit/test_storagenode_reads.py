@@ -3,13 +3,8 @@
 import msgspec
 import pytest
 
-from datamodel.stored_items import record_body
 from proto.messages import (
-    DELETE,
-    UPDATE,
-    Action,
     FeedPage,
-    Get,
     Page,
     Query,
     ReadFeed,
@@ -21,30 +16,15 @@ from proto.messages import (
 )
 from raft.group import Role
 from storagenode.engine import DATA, feed_key
-from tests.unit.storagenode_harness import FakeLink, World, body, item, put
-
-ABSENT = "attribute_not_exists(pk)"
-PRESENT = "attribute_exists(pk)"
-
-
-def delete(key, **kwargs):
-    return Action(DELETE, key.encode(), body(item(key)), **kwargs)
-
-
-def update(key, text, values, **kwargs):
-    return Action(UPDATE, key.encode(), body(item(key)), update=text, values=body(values), **kwargs)
-
-
-def get(world, key, strong=True):
-    number = world.next_id()
-    world.replica.on_get(world.link, Get(number, 7, key.encode(), strong))
-    return number
-
-
-def read(world, key, strong=True):
-    get(world, key, strong)
-    (answer,) = world.link.take()
-    return None if answer.value is None else msgspec.json.decode(record_body(answer.value))
+from tests.unit.storagenode_harness import (
+    FakeLink,
+    World,
+    body,
+    delete,
+    get,
+    item,
+    put,
+)
 
 
 @pytest.fixture

@@ -6,14 +6,11 @@ import pytest
 from datamodel.stored_items import record_body, record_log_index, record_size, record_timestamp
 from proto.messages import (
     CHECK,
-    DELETE,
     RETURN_ALL_NEW,
     RETURN_ALL_OLD,
     RETURN_UPDATED_NEW,
     RETURN_UPDATED_OLD,
-    UPDATE,
     Action,
-    Get,
     NotLeader,
     OutcomeUnknown,
     Refused,
@@ -27,30 +24,18 @@ from raft.group import Role
 from storagenode.engine import DATA
 from storagenode.log_entries import decode_entry, decode_state, encode_state
 from storagenode.writing import BATCH_REQUESTS_MAX, QUEUE_REQUESTS_MAX
-from tests.unit.storagenode_harness import MEMBERS, World, body, item, put
-
-ABSENT = "attribute_not_exists(pk)"
-PRESENT = "attribute_exists(pk)"
-
-
-def delete(key, **kwargs):
-    return Action(DELETE, key.encode(), body(item(key)), **kwargs)
-
-
-def update(key, text, values, **kwargs):
-    return Action(UPDATE, key.encode(), body(item(key)), update=text, values=body(values), **kwargs)
-
-
-def get(world, key, strong=True):
-    number = world.next_id()
-    world.replica.on_get(world.link, Get(number, 7, key.encode(), strong))
-    return number
-
-
-def read(world, key, strong=True):
-    get(world, key, strong)
-    (answer,) = world.link.take()
-    return None if answer.value is None else msgspec.json.decode(record_body(answer.value))
+from tests.unit.storagenode_harness import (
+    ABSENT,
+    MEMBERS,
+    World,
+    body,
+    delete,
+    get,
+    item,
+    put,
+    read,
+    update,
+)
 
 
 @pytest.fixture
