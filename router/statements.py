@@ -308,7 +308,9 @@ def read_token(token: str, digest: str) -> Any:
     except (ValueError, RecursionError) as error:
         raise ValidationError("Invalid NextToken") from error
     match content:
-        case [version, str(given), dict(key)] if version == _TOKEN_VERSION and given == digest:
+        case [version, str(given), dict(key)] if version == _TOKEN_VERSION:
+            if given != digest:
+                raise ValidationError(OTHER_TOKEN)
             return key
         case _:
-            raise ValidationError(OTHER_TOKEN)
+            raise ValidationError("Invalid NextToken")

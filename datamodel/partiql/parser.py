@@ -473,13 +473,14 @@ class _Parser:
                     self.fail("Unexpected token after expression")
                 order_by = self.order_terms()
                 continue
+            at_clause = clause.at
             if clause.text == "group":
                 self.take_keyword("partial")
                 self.expect_word("by")
                 self.comma_list(self.expression)
             else:
-                self.expression()
-            unsupported = unsupported or UnsupportedClause(clause.text.upper(), clause.at)
+                at_clause = self.expression().at
+            unsupported = unsupported or UnsupportedClause(clause.text.upper(), at_clause)
         return SelectStatement(
             items, sources, where, order_by, has_alias or source_alias, unsupported, at
         )

@@ -228,6 +228,7 @@ def _select(tree: SelectStatement, parameters: Parameters) -> Select:
     columns = None
     if tree.items is not None:
         columns = tuple([_column(item) for item in tree.items])
+        _check_distinct(columns)
     where = None if tree.where is None else condition_of(tree.where, parameters)
     nested = check_condition(where)
     order_by = []
@@ -238,6 +239,14 @@ def _select(tree: SelectStatement, parameters: Parameters) -> Select:
     if order_by and where is None:
         raise ValidationError("Must have WHERE clause in the statement when using ORDER BY clause.")
     return Select(table, index, columns, where, tuple(order_by), nested)
+
+
+def _check_distinct(columns: Sequence[Column]) -> None:
+    names: set[str] = set()
+    for column in columns:
+        if column.name in names:
+            raise ValidationError(f"Duplicate identifiers in select clause: {column.name}")
+        names.add(column.name)
 
 
 def _column(item: Expression) -> Column:

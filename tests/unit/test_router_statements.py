@@ -151,7 +151,6 @@ def test_conditions_on_the_partition_key_become_queries(hashed, where, reads):
     [
         ("n", {"n": {"N": "1"}}),
         ("pk, n", {"pk": {"S": "a"}, "n": {"N": "1"}}),
-        ("n, n", {"n": {"N": "1"}}),
         ("m.x", {"x": {"L": [{"S": "p"}, {"S": "q"}]}}),
         ("m.x[1]", {"x[1]": {"S": "q"}}),
         ("m.x[9], pk", {"pk": {"S": "a"}}),
