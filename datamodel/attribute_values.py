@@ -119,13 +119,13 @@ def _normalise_other(raw: AttributeValue, kind: str, content: object) -> tuple[A
     if kind == "BS":
         return raw, _check_binary_set(content)
     if kind == "NULL":
-        if not _to_boolean(content):
+        if not read_boolean(content):
             raise ValidationError(
                 _INVALID + "Null attribute value types must have the value of true"
             )
         return (raw if content is True else {"NULL": True}), 1
     if kind == "BOOL":
-        return {"BOOL": _to_boolean(content)}, 1
+        return {"BOOL": read_boolean(content)}, 1
     raise _not_a_string(content)
 
 
@@ -328,7 +328,7 @@ def _check_member(kind: Any, content: object) -> Sequence[object]:
     elif kind == "B":
         _check_base64(content)
     elif kind in ("BOOL", "NULL"):
-        _to_boolean(content)
+        read_boolean(content)
     elif kind == "M":
         if type(content) is not dict:
             raise json_map_error(content)
@@ -360,7 +360,12 @@ def _not_a_string(content: object) -> SerializationError:
     return SerializationError(_token(content) + " cannot be converted to String")
 
 
-def _to_boolean(content: object) -> bool:
+def read_boolean(content: object) -> bool:
+    """What the service reads where it expects a boolean: JSON's own, and some words for them.
+
+    Raises:
+        SerializationError: Neither.
+    """
     if type(content) is bool:
         return content
     if type(content) is str:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from datamodel.attribute_values import read_boolean
 from datamodel.errors import SerializationError
 from datamodel.shape_rules import (
     ENUM_ORDER,
@@ -145,10 +146,7 @@ def _convert_scalar(kind: str, value: Any) -> Any:
             if isinstance(value, str):
                 return value
         case "boolean":
-            if isinstance(value, bool):
-                return value
-            if isinstance(value, str):
-                raise SerializationError("Unexpected token received from parser")
+            return read_boolean(value)
         case "blob":
             return _convert_blob(value)
         case "integer" | "long":
