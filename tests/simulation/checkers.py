@@ -86,10 +86,14 @@ class GroupChecker:
         self._committed[index] = (entry, replica._core.term)
         self._commit_max = max(self._commit_max, index)
         voters = set(voters_of(replica.guard.configuration))
-        homes = [m.node_id for m in replica.guard.configuration.members if m.replica_id in voters]
+        homes = [m for m in replica.guard.configuration.members if m.replica_id in voters]
         copies = 0
-        for home in homes:
-            shadow = self._world.nodes[home].shadows.get(self._group)
+        for member in homes:
+            home = self._world.nodes[member.node_id]
+            # A disk that is lost counts for what it held: it was promised then, and it never comes back.
+            shadow = home.lost.get((self._group, int(member.replica_id)))
+            if shadow is None:
+                shadow = home.shadows.get(self._group)
             copies += shadow is not None and shadow.holds(index, term)
         if 2 * copies <= len(homes):
             self._violate("commit-without-majority", node.name, entry, copies, len(homes))

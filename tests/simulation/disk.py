@@ -4,6 +4,8 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from raft.node_log import BATCH_MAGIC, SEGMENT_HEADER
+
 if TYPE_CHECKING:
     from tests.simulation.node import SimNode
 
@@ -35,6 +37,7 @@ class SimDisk:
         self.files: dict[int, bytearray] = {}
         self._open = 0
         self._in_flight: bytes | None = None
+        self.is_broken = False  # full, or it answers with errors
         self.removals: list[int] = []
 
     def append(self, data: bytes, on_durable: Callable[[], None]) -> None:
@@ -46,7 +49,7 @@ class SimDisk:
         if not world.options.instant:
             delay = 0.0005 + 0.02 * world.rng.random()
             if world.rng.random() < world.options.slow_disk:
-                delay = 0.3 * world.rng.random()
+                delay = world.slow_disk_s * world.rng.random()
         world.after(delay, self._synced, node.life, on_durable)
 
     def _synced(self, life: int, on_durable: Callable[[], None]) -> None:
@@ -54,6 +57,12 @@ class SimDisk:
         if node.host is None or node.life != life:
             return
         assert self._in_flight is not None
+        if self.is_broken:
+            # What was acknowledged is no longer knowable: the process ends, with any part of this written.
+            self._world.stats["failed writes"] += 1
+            node.crash()
+            self._world.after(0.05 + 2 * self._world.rng.random(), node.restart)
+            return
         self.files[self._open] += self._in_flight
         self._in_flight = None
         node.shadow_durable()
@@ -81,6 +90,18 @@ class SimDisk:
         if life == self._node.life and segment in self.removals:
             self.removals.remove(segment)
             del self.files[segment]
+
+    def rot(self) -> bool:
+        """Flip a bit in what is durable, but not in the last batch; False if there is nothing else."""
+        rng = self._world.rng
+        number = max((n for n, data in self.files.items() if BATCH_MAGIC in data), default=-1)
+        if number < 0:
+            return False
+        last = self.files[number].rfind(BATCH_MAGIC)
+        if last <= SEGMENT_HEADER.size:
+            return False
+        self.files[number][rng.randrange(last)] ^= 1 << rng.randrange(8)
+        return True
 
     def crash(self) -> None:
         """Keep what was durable and any part of the write in flight."""

@@ -7,10 +7,10 @@ python -m tests.simulation.mutations --search 1000     the bugs put in on purpos
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from raft.elections import Elections
 from raft.group import Settings
 from raft.guard import Guard
 from raft.journal import GroupJournal
@@ -20,10 +20,9 @@ from raft.voting import Voting
 from raft.wire import Ack
 from tests.simulation.observed import ObservedJournal
 from tests.simulation.options import Options, Violation
+from tests.simulation.patching import Patch, mutated, no, nothing, yes
 from tests.simulation.run import CONFIGURATIONS
 from tests.simulation.workloads import simulate
-
-Patch = tuple[object, str, object]  # owner (a class or module), name, value
 
 
 @dataclass(frozen=True)
@@ -33,18 +32,6 @@ class Mutation:
     patches: tuple[Patch, ...]
     options: Options
     seeds: int = 200  # within so many seeds the violation must show
-
-
-@contextmanager
-def mutated(patches: tuple[Patch, ...]) -> Iterator[None]:
-    before = [(owner, name, owner.__dict__[name]) for owner, name, _ in patches]
-    try:
-        for owner, name, value in patches:
-            setattr(owner, name, value)
-        yield
-    finally:
-        for owner, name, value in before:
-            setattr(owner, name, value)
 
 
 def _route_everything(replica: Replica, send: Callable[..., None]) -> None:
@@ -65,34 +52,18 @@ def _bare_with_commit(original: Callable[..., None]) -> Callable[..., None]:
     return append_to
 
 
-def _campaign_at_once(guard: Guard) -> bool:
-    return guard.is_voter
-
-
 def _forget_commits(journal: GroupJournal, commit: int) -> None:
     journal.commit = commit
 
 
-def _no(*_: object) -> bool:
-    return False
-
-
-def _yes(*_: object) -> bool:
-    return True
-
-
-def _nothing(*_: object) -> None:
-    return None
-
-
-ALWAYS = property(_yes)
+ALWAYS = property(yes)
 TINY = CONFIGURATIONS["tiny"]
 COMPACT = CONFIGURATIONS["compact"]
 SLOW_FIVE = replace(CONFIGURATIONS["slow"], network="unordered")
-NO_PRE_VOTE: Patch = (Voting, "may_campaign", _campaign_at_once)
+NO_PRE_VOTE: Patch = (Elections, "has_pre_votes", yes)
 
 MUTATIONS: dict[str, Mutation] = {
-    "acks of any term": Mutation(((Guard, "is_current", _yes),), SLOW_FIVE, 400),
+    "acks of any term": Mutation(((Guard, "is_current", yes),), SLOW_FIVE, 400),
     "no trimming": Mutation(
         ((Guard, "without_known", lambda guard, entries, first, last: entries),),
         replace(TINY, network="unordered"),
@@ -111,48 +82,48 @@ MUTATIONS: dict[str, Mutation] = {
     "send before sync": Mutation(((Replica, "route", _route_everything),), COMPACT),
     "tick before sync": Mutation(((GroupJournal, "is_durable", ALWAYS),), COMPACT),
     "votes counted, not voters": Mutation(
-        ((Voting, "counts_vote", _yes), NO_PRE_VOTE, (Voting, "leader_is_alive", _no)),
+        ((Voting, "counts_vote", yes), NO_PRE_VOTE, (Voting, "leader_is_alive", no)),
         replace(SLOW_FIVE, duplicate=0.5),
     ),
     "no stickiness": Mutation(
-        ((Voting, "leader_is_alive", _no), NO_PRE_VOTE), replace(Options(), reads=60.0)
+        ((Voting, "leader_is_alive", no), NO_PRE_VOTE), replace(Options(), reads=60.0)
     ),
     "reset again and again": Mutation(
         (
-            (Guard, "accepts_reset", _yes),
+            (Guard, "accepts_reset", yes),
             (Guard, "resume_at", lambda guard, previous, last: min(previous, last + 1)),
         ),
         replace(TINY, isolations=0.8, proposals=40.0),
     ),
-    "no stale-term answer": Mutation(((Voting, "_tell_term", _nothing),), COMPACT, 300),
+    "no stale-term answer": Mutation(((Voting, "_tell_term", nothing),), COMPACT, 300),
     "reads before an own entry": Mutation(
         ((Guard, "is_readable", property(lambda guard: guard.core.is_leader)),),
         replace(Options(), reads=80.0, crashes=0.6),
     ),
     "lease survives a transfer": Mutation(
-        ((Guard, "is_lease_off", _no),), replace(Options(), transfers=2.0, reads=80.0), 300
+        ((Guard, "is_lease_off", no),), replace(Options(), transfers=2.0, reads=80.0), 300
     ),
     "no quiet time": Mutation(
-        ((Voting, "is_quiet", _no),), replace(Options(), crashes=2.0, reads=80.0), 300
+        ((Voting, "is_quiet", no),), replace(Options(), crashes=2.0, reads=80.0), 300
     ),
     "no margin": Mutation(
         (),
         replace(Options().with_settings(clock_drift_margin=-1.0), drift=0.1, reads=80.0),
     ),
     "campaign before applying": Mutation(
-        ((Voting, "has_applied_all", _yes),),
+        ((Voting, "has_applied_all", yes),),
         replace(CONFIGURATIONS["members"], changes=4.0, isolations=0.6, crashes=0.6),
         300,
     ),
     "two changes at once": Mutation(
-        ((Replica, "may_change_configuration", _yes),),
+        ((Replica, "may_change_configuration", yes),),
         replace(CONFIGURATIONS["members"], changes=6.0, isolations=0.6),
         300,
     ),
     "commit index never stored": Mutation(
         (
             (GroupJournal, "setRaftCommitIndex", _forget_commits),
-            (NodeLog, "note_commit", _nothing),
+            (NodeLog, "note_commit", nothing),
         ),
         replace(CONFIGURATIONS["members"], changes=4.0, crashes=1.0),
         300,
@@ -223,7 +194,7 @@ BUGS: dict[str, Bug] = {
         ((Replica, "route", _acks_leave_early),), "crashes", "fifo", range(1)
     ),
     "an ack of another term counted": Bug(
-        ((Guard, "is_current", _yes),), "slow", "unordered", range(133, 137)
+        ((Guard, "is_current", yes),), "slow", "unordered", range(133, 137)
     ),
     "a matching entry truncated": Bug(
         ((Guard, "without_known", lambda guard, entries, first, last: entries),),

@@ -18,6 +18,7 @@ from raft.group import (
 )
 from raft.host import MultiRaftHost
 from raft.journal import GroupJournal
+from raft.node_log import Corruption
 from tests.simulation.disk import Shadow, SimDisk
 from tests.simulation.machine import Image, SimMachine
 from tests.simulation.observed import ObservedJournal
@@ -97,6 +98,7 @@ class SimNode:
         self.machines: dict[int, SimMachine] = {}
         self.removed: dict[int, list[tuple[bytes, int, int]]] = {}
         self.shadows: dict[int, Shadow] = {}
+        self.lost: dict[tuple[int, int], Shadow] = {}  # what replicas held whose disk is gone
         self._gathering: list[tuple[int, str, object]] = []
         self._flying: list[tuple[int, str, object]] = []
         self.suspended_at: float | None = None
@@ -109,6 +111,10 @@ class SimNode:
 
     def start(self) -> None:
         world = self.world
+        if self.disk.is_broken and world.rng.random() < 0.5:
+            world.stats["failed reads"] += 1
+            world.after(0.05 + world.rng.random(), self.restart)
+            return
         self.life += 1
         self.machines = {}
         self._gathering, possibly, self._flying = [], self._flying, []
@@ -146,7 +152,9 @@ class SimNode:
         """This node's replica of a new group, at the sentinel."""
         world = self.world
         assert self.host is not None
-        image = Image(SENTINEL_INDEX, SENTINEL_TERM, {}, [], configuration)
+        # A group begins with data that no entry of its log carries, like the child of a split.
+        base = [(int(SENTINEL_INDEX), 0)]
+        image = Image(SENTINEL_INDEX, SENTINEL_TERM, {}, base, configuration)
         state = b"founding-%d" % group
         world.images.setdefault(state, image.copy())
         self.machines[group] = machine = SimMachine(self, group, image)
@@ -188,6 +196,31 @@ class SimNode:
     def restart(self) -> None:
         if self.host is None:
             self.start()
+
+    def lose_disk(self) -> None:
+        """Its log is gone, or rots and is refused: it comes back as a node that never hosted anything."""
+        world = self.world
+        ids = {
+            (group, replica.replica_id)
+            for group in self.machines
+            if (replica := self.replica(group)) is not None
+        }
+        self.crash()
+        world.log("lost disk", self.name)
+        world.stats["lost disks"] += 1
+        if world.rng.random() < 0.5 and self.disk.rot():
+            try:
+                self.start()
+            except Corruption:
+                self.host = None
+                world.stats["rot refused"] += 1
+            else:
+                world.violate("rot-unnoticed", self.name)
+        self.lost.update({key: self.shadows[key[0]] for key in ids if key[0] in self.shadows})
+        self.shadows, self._flying, self._gathering = {}, [], []
+        self.machines = {}
+        self.disk = SimDisk(self)
+        world.after(0.05 + world.rng.random(), self.restart)
 
     def step(self, function: Callable[[], None], *, is_timer: bool = False) -> None:
         """Run something of this node, then check what must hold after every step."""

@@ -44,7 +44,13 @@ class Options:
     hostile_group: int = 0  # what they speak of; nothing is promised for it but that it fails alone
     duration_s: float = 12.0
     settle_s: float = 5.0
-    slow_disk: float = 0.05
+    slow_disk: float = 0.05  # share of fsyncs that take up to slow_disk_s
+    slow_disk_s: float = 0.3
+    disk_faults: float = 0.0  # a disk is full or fails for a while: whoever writes or reads it ends
+    losses: float = 0.0  # a disk is lost, or its log rots: the node comes back without a memory
+    has_pre_votes: bool = (
+        True  # False: candidates do not ask first (only availability may rest on that)
+    )
     instant: bool = False  # no delays of disk and loop (directed scenarios)
     has_boot_clock: bool = (
         True  # False: a node's clock stands still while the node is suspended (a mutation)

@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SEEDS = (1, 2)
 # Of the simulator, what a world is made of (the whole-cluster simulation has files of its own).
 SIMULATOR = (
-    "checkers", "disk", "hostile", "machine", "node", "observed", "options", "run", "workloads", "world",
+    "checkers", "disk", "hostile", "machine", "node", "observed", "options", "patching", "run", "workloads",
+    "world",
 )  # fmt: skip
 
 

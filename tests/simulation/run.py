@@ -58,6 +58,25 @@ CONFIGURATIONS: dict[str, Options] = {
     ).with_settings(heartbeat_s=0.4, election_min_s=1.6, election_max_s=1.8),
     "hostile": Options(groups=3, hostility=0.05, hostile_group=1, crashes=0.5, **_COMPACT),
     "suspended": Options(suspensions=0.8, reads=60.0, crashes=0.1, **_COMPACT),
+    "no-pre-votes": Options(has_pre_votes=False, reads=40.0, transfers=0.5, **_COMPACT),
+    "slow-disks": Options(slow_disk=0.5, slow_disk_s=1.0, reads=30.0, transfers=0.5, **_COMPACT),
+    "disk-faults": Options(disk_faults=0.6, slow_disk=0.2, **_COMPACT),
+    "lost-disks": Options(pool=5, changes=4.0, losses=0.6, duration_s=20.0, **_COMPACT),
+    "many-groups": Options(
+        groups=8, pool=5, changes=3.0, proposals=40.0, crashes=0.5, checkpoints=2.0
+    ),
+    "everything": replace(
+        Options(groups=2, pool=5, changes=2.0, checkpoints=1.0).with_settings(**TINY),
+        reads=40.0,
+        duplicate=0.05,
+        suspensions=0.2,
+        disk_faults=0.1,
+        losses=0.1,
+        partitions=0.2,
+        transfers=0.5,
+        slow_disk=0.2,
+        duration_s=20.0,
+    ),
 }
 
 

@@ -11,7 +11,8 @@ from raft.journal import GroupJournal
 from raft.replica import Replica
 from raft.voting import Voting
 from tests.simulation import directed, directed_elections, directed_faults, replays
-from tests.simulation.mutations import BUGS, MUTATIONS, Mutation, mutated, search
+from tests.simulation.mutations import BUGS, MUTATIONS, Mutation, search
+from tests.simulation.patching import mutated, no, yes
 from tests.simulation.run import CONFIGURATIONS, report
 from tests.simulation.workloads import simulate
 
@@ -79,14 +80,6 @@ def test_traces_are_those_of_other_machines():
         assert replays.trace_digest(configuration, network, int(seed)) == recorded["traces"][name]
 
 
-def _no(*_):
-    return False
-
-
-def _yes(*_):
-    return True
-
-
 def _from_any_node(replica, source, node):
     replica.routes[source] = node
     return True
@@ -99,25 +92,25 @@ def _commit_with_next_batch(journal, commit):
 
 
 SCENARIOS = [
-    (directed.stickiness, [(Voting, "leader_is_alive", _no)]),
-    (directed.quiet_time, [(Voting, "is_quiet", _no)]),
-    (directed.lease_ends_on_transfer, [(Guard, "is_lease_off", _no)]),
-    (directed.acks_of_another_term, [(Guard, "is_current", _yes)]),
-    (directed.one_voter_counts_once, [(Voting, "counts_vote", _yes)]),
+    (directed.stickiness, [(Voting, "leader_is_alive", no)]),
+    (directed.quiet_time, [(Voting, "is_quiet", no)]),
+    (directed.lease_ends_on_transfer, [(Guard, "is_lease_off", no)]),
+    (directed.acks_of_another_term, [(Guard, "is_current", yes)]),
+    (directed.one_voter_counts_once, [(Voting, "counts_vote", yes)]),
     (directed.followers_hear_of_commits, [(Guard, "send_notices", lambda guard: None)]),
     (directed.early_appends_of_a_crashed_leader, []),
     (directed.owners_hear_of_promotion, []),
     (
         directed.conflicting_tail_converges,
         [
-            (Guard, "accepts_reset", _yes),
+            (Guard, "accepts_reset", yes),
             (Guard, "resume_at", lambda guard, previous, last: min(previous, last + 1)),
         ],
     ),
-    (directed_elections.own_promise, [(Voting, "keeps_own_promise", _no)]),
+    (directed_elections.own_promise, [(Voting, "keeps_own_promise", no)]),
     (directed_elections.snapshot_of_a_later_term, [(Voting, "reach_term", lambda *_: None)]),
     (directed_faults.suspended_leader, []),
-    (directed_faults.suspended_voter, [(Voting, "leader_is_alive", _no)]),
+    (directed_faults.suspended_voter, [(Voting, "leader_is_alive", no)]),
     (
         directed_faults.blank_replica_under_a_known_id,
         [(Replica, "_accept_route", _from_any_node)],

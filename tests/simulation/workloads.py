@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 
+from raft.elections import Elections
 from raft.group import Configuration, LogIndex, Member, NodeId, Outcome, ReplicaId
 from raft.membership import learners_of, member_of, voters_of, why_not
 from tests.simulation.checkers import Operation
 from tests.simulation.node import SimNode
 from tests.simulation.options import Options
+from tests.simulation.patching import Patch, mutated, yes
 from tests.simulation.world import World
 
 KEYS = ("x", "y", "z")
+NO_PRE_VOTES: tuple[Patch, ...] = ((Elections, "has_pre_votes", yes),)
 VOTERS_MAX = 5
 
 
@@ -36,6 +39,9 @@ class Driver:
             (options.crashes, self._crash),
             (options.suspensions, self._suspend),
             (options.partitions, self._partition),
+            (options.disk_faults, self._break_disk),
+            (options.losses, self._lose_disk),
+            (4.0 if options.losses else 0.0, self._replace),
         ):
             self._repeat(rate, action)
 
@@ -160,8 +166,7 @@ class Driver:
             return
         replica = node.replica(group)
         # Wiping what a node held for an earlier replica is right only by the true, settled configuration.
-        is_settled = replica._pending_configuration <= replica._core.applied_index
-        if not (replica.lease_is_valid() and is_settled):
+        if self._settled(group) is None:
             return
         current = replica.status().configuration
         members = list(current.members)
@@ -291,6 +296,62 @@ class Driver:
         draw = self._world.rng.random()
         self._pick(0.7).suspend(settings.election_min_s * (0.2 + 4.0 * draw * draw))
 
+    def _break_disk(self) -> None:
+        rng, world = self._world.rng, self._world
+        node = self._pick()
+        disk = node.disk
+        disk.is_broken = True
+        world.log("broken disk", node.name)
+
+        def mend() -> None:
+            disk.is_broken = False
+
+        world.after(0.1 + 1.5 * rng.random(), mend)
+
+    def _settled(self, group: int) -> SimNode | None:
+        """A leader whose configuration is certainly the one in force."""
+        node = self._leader(group)
+        if node is None:
+            return None
+        replica = node.replica(group)
+        is_settled = replica._pending_configuration <= replica._core.applied_index
+        return node if replica.lease_is_valid() and is_settled else None
+
+    def _missing(self, configuration: Configuration, group: int) -> list[Member]:
+        """Members whose node is there without them."""
+        missing = []
+        for member in configuration.members:
+            node = self._world.nodes[member.node_id]
+            if (group, int(member.replica_id)) in node.lost:
+                missing.append(member)
+        return missing
+
+    def _lose_disk(self) -> None:
+        """One voter at a time, of three or more: what is left is a majority."""
+        world = self._world
+        node = self._pick()
+        for group in range(1, world.options.groups + 1):
+            leader = self._settled(group)
+            if leader is None or leader is node:
+                return
+            current = leader.replica(group).status().configuration
+            if len(voters_of(current)) < 3 or self._missing(current, group):
+                return
+        if node.host is not None and node.suspended_at is None:
+            node.lose_disk()
+
+    def _replace(self) -> None:
+        """What a lost disk held is taken out; a new replica, with a new id, is added like any other."""
+        group = self._group()
+        node = self._settled(group)
+        if node is None:
+            return
+        current = node.replica(group).status().configuration
+        for member in self._missing(current, group)[:1]:
+            members = tuple(m for m in current.members if m != member)
+            self._world.stats["replacements"] += 1
+            self._propose_change(node, group, Configuration(members))
+
     # the end
 
     def heal(self) -> None:
@@ -299,7 +360,9 @@ class Driver:
         for link in list(world.links.values()):
             for source, target in list(link.blocked):
                 world.unblock(source, target)
+        world.slow_disk_s = min(world.slow_disk_s, Options.slow_disk_s)
         for node in world.nodes.values():
+            node.disk.is_broken = False
             node.resume(node.life)
             node.restart()
 
@@ -330,6 +393,8 @@ class Driver:
         world.checkers[group].check_end(history)
         for member in leader.replica(group).status().configuration.members:
             node = world.nodes[member.node_id]
+            if (group, int(member.replica_id)) in node.lost:
+                continue
             if node.machines[group].image.history != history:
                 world.violate(
                     "not-converged",
@@ -339,6 +404,11 @@ class Driver:
 
 def simulate(seed: int, options: Options, *, is_tracing: bool = False) -> World:
     """One run; raises `Violation` (with the world as `.world`) if an invariant breaks."""
+    with mutated(() if options.has_pre_votes else NO_PRE_VOTES):
+        return _simulate(seed, options, is_tracing=is_tracing)
+
+
+def _simulate(seed: int, options: Options, *, is_tracing: bool) -> World:
     world = World(seed, options)
     world.is_tracing = is_tracing
     driver = Driver(world)

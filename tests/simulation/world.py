@@ -30,6 +30,7 @@ class World:
         self.options = options
         self.rng = random.Random(seed)
         self.now = 0.0
+        self.slow_disk_s = options.slow_disk_s
         self._agenda: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
         self._order = 0
         self.stats: Counter[str] = Counter()
