@@ -4,66 +4,15 @@ A page goes from partition to partition without a visible seam; a position is a 
 the next page where partitions were split meanwhile. Filters and projections run beside the data.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
-from datamodel.errors import ValidationError
-from datamodel.expressions import Condition, Projection
-from datamodel.items import decode_item, encode_item, normalise_item
+from datamodel.items import decode_item, encode_item
 from datamodel.limits import PAGE_SIZE_BYTES_MAX
 from proto.messages import Answer, Page, Query
 from router.capacity import consumed_capacity, read_units
 from router.context import Call
-from router.index_reads import ESK_INVALID, Item, ReadTarget
+from router.page_requests import PageRequest
 from router.partition_map import TableEntry
-
-# Faults of values in a start key that the service names without those words before them: those of numbers, and
-# of a set's members. Source: observed by the authors of dynalite.
-_NAMED_BY_ITSELF = frozenset(
-    (
-        "One or more parameter values were invalid: An number set  may not be empty",
-        "Input collection contains duplicates",
-    )
-)
-_OF_NUMBERS = ("The parameter cannot be converted", "Number ", "Attempting to store more than 38")
-
-
-@dataclass(slots=True)
-class PageRequest:
-    """What Query and Scan ask of each partition.
-
-    Attributes:
-        strong: Whether leaders must answer.
-        reverse: From the end downwards.
-        limit: Most items to evaluate, 0 for no limit.
-        count_only: Whether no items are returned.
-        show_capacity: `ReturnConsumedCapacity`.
-        filter: Checked filter, None if there is none.
-        filter_text: Its text.
-        projection: Checked projection, None if there is none.
-        projection_text: Its text.
-        names: ExpressionAttributeNames for both.
-        values: Normal ExpressionAttributeValues for the filter.
-        target: What is read, once the table is known.
-        part: For `proto.messages.Query`, likewise.
-        fetch: Likewise.
-    """
-
-    strong: bool = False
-    reverse: bool = False
-    limit: int = 0
-    count_only: bool = False
-    show_capacity: str | None = None
-    filter: Condition | None = None
-    filter_text: str | None = None
-    projection: Projection | None = None
-    projection_text: str | None = None
-    names: dict[str, str] | None = None
-    values: Mapping[str, Any] | None = None
-    target: ReadTarget | None = None
-    part: int = -1
-    fetch: bool = False
 
 
 class PageReader:
@@ -209,70 +158,3 @@ class PageReader:
             if capacity:
                 parts.append(capacity)
         self._call.succeed(b"{%b}" % b",".join(parts))
-
-
-# --- checks that Query and Scan share ----------------------------------------------------------------------
-
-
-def check_select(
-    select: str | None,
-    has_attributes_to_get: bool,
-    has_projection: bool,
-    has_index: bool,
-    prefix: str,
-) -> bool:
-    """Check `Select` against what else the request asks for; returns whether only a count is wanted.
-
-    Args:
-        select: `Select`, None for the default.
-        has_attributes_to_get: Whether there is `AttributesToGet`.
-        has_projection: Whether there is a `ProjectionExpression`.
-        has_index: Whether there is an `IndexName`.
-        prefix: What the service puts before these texts: something for Query, nothing for Scan.
-
-    Raises:
-        ValidationError: With the service's text.
-
-    Source: texts as verified on the service by moto's tests.
-    """
-    if select is None:
-        return False
-    if select == "SPECIFIC_ATTRIBUTES":
-        if not (has_attributes_to_get or has_projection):
-            raise ValidationError(
-                f"{prefix}Must specify the AttributesToGet or ProjectionExpression "
-                "when choosing to get SPECIFIC_ATTRIBUTES"
-            )
-        return False
-    what = "only the Count" if select == "COUNT" else select
-    if has_attributes_to_get:
-        raise ValidationError(
-            f"{prefix}Cannot specify the AttributesToGet when choosing to get {what}"
-        )
-    if has_projection:
-        raise ValidationError(
-            f"{prefix}Cannot specify the ProjectionExpression when choosing to get {what}"
-        )
-    if select == "ALL_PROJECTED_ATTRIBUTES" and not has_index:
-        raise ValidationError(
-            f"{prefix}ALL_PROJECTED_ATTRIBUTES can be used only when Querying using an IndexName"
-        )
-    return select == "COUNT"
-
-
-def normalise_start_key(raw: Item | None) -> Item | None:
-    """`ExclusiveStartKey` as a normal item.
-
-    Raises:
-        SerializationError, ValidationError: With the service's text.
-    """
-    if raw is None:
-        return None
-    try:
-        return normalise_item(raw)[0]
-    except ValidationError as error:
-        if error.message in _NAMED_BY_ITSELF or error.message.endswith("contains duplicates."):
-            raise
-        if error.message.startswith(_OF_NUMBERS):
-            raise
-        raise ValidationError(f"{ESK_INVALID}: {error.message}") from error

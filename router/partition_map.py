@@ -12,11 +12,12 @@ same table, and neither is repeated more often than every `RETRY_INTERVAL_S`.
 import asyncio
 import logging
 from bisect import bisect_right
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from datamodel.catalog_rows import PartitionRow, TableRow
 from datamodel.errors import DynamoDBError, ResourceNotFoundError, ServiceUnavailableError
+from datamodel.expressions import check_scalar_keys
 from datamodel.key_encoding import table_range
 from datamodel.local_indexes import LocalIndex
 from datamodel.table_descriptions import TableDescription
@@ -91,6 +92,15 @@ class TableEntry:
     def partition_of(self, key: bytes) -> PartitionRow:
         """The partition that owns a keyspace key of this table."""
         return self.partitions[bisect_right(self._bounds, key)]
+
+    def check_scalar_keys(self, nested_attributes: Collection[str]) -> None:
+        """Check that an expression looks into no key attribute of the table or of an index.
+
+        Raises:
+            ValidationError: It does.
+        """
+        check_scalar_keys(nested_attributes, self.schema.names)
+        check_scalar_keys(nested_attributes, self.index_keys, "IndexKey")
 
     def partition_before(self, key: bytes) -> PartitionRow:
         """The partition that owns the keys just below `key`, which is above the table's first."""

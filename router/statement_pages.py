@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from datamodel.errors import DynamoDBError, ResourceNotFoundError, ValidationError
-from datamodel.expressions import check_scalar_keys, parse_condition
+from datamodel.expressions import parse_condition
 from datamodel.expressions.operands import compile_path
 from datamodel.items import decode_item, encode_item, normalise_item
 from datamodel.key_encoding import KeySchema, table_range
@@ -26,7 +26,8 @@ from router.index_reads import (
     encode_position,
     read_target,
 )
-from router.item_pages import PageReader, PageRequest
+from router.item_pages import PageReader
+from router.page_requests import PageRequest
 from router.partition_map import TableEntry
 from router.statements import OTHER_TOKEN, Outcome, StatementCall
 
@@ -85,8 +86,7 @@ class _SelectReader(PageReader):
         target: ReadTarget,
     ) -> None:
         schema = target.schema
-        check_scalar_keys(statement.nested_attributes, entry.schema.names)
-        check_scalar_keys(statement.nested_attributes, entry.index_keys, "IndexKey")
+        entry.check_scalar_keys(statement.nested_attributes)
         plan = plan_keys(statement.where, schema, target.part)
         plan.check_no_overlap(entry.table_id)
         order, reverse = _order_of(statement, plan, schema)

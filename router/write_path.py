@@ -14,14 +14,24 @@ from datamodel.expressions import (
     Update,
     check_placeholders,
     check_placeholders_allowed,
-    check_scalar_keys,
     parse_condition,
     parse_update,
     read_placeholders,
 )
-from datamodel.items import decode_item, encode_item
+from datamodel.items import Item, decode_item, encode_item
+from datamodel.key_encoding import encode_key
 from datamodel.local_indexes import type_mismatch
-from proto.messages import Action, ActionResult, Answer, Write, Written
+from proto.messages import (
+    RETURN_ALL_OLD,
+    RETURN_NONE,
+    Action,
+    ActionKind,
+    ActionResult,
+    Answer,
+    ReturnKind,
+    Write,
+    Written,
+)
 from router.capacity import consumed_capacity, write_units
 from router.context import Call
 from router.legacy_parameters import attribute_updates, check_mixing, expected_condition
@@ -90,16 +100,13 @@ class WriteExpressions:
         Raises:
             ValidationError: They change one of the table, give one of an index a wrong type, or look into one.
         """
-        names, index_keys = entry.schema.names, entry.index_keys
         if self.update is not None:
-            self.update.check_key(names)
-            if index_keys and self.values is not None:
+            self.update.check_key(entry.schema.names)
+            if entry.index_keys and self.values is not None:
                 _check_assigned(self.update, decode_item(self.values), entry)
-            check_scalar_keys(self.update.nested_attributes, names)
-            check_scalar_keys(self.update.nested_attributes, index_keys, "IndexKey")
+            entry.check_scalar_keys(self.update.nested_attributes)
         if self.condition is not None:
-            check_scalar_keys(self.condition.nested_attributes, names)
-            check_scalar_keys(self.condition.nested_attributes, index_keys, "IndexKey")
+            entry.check_scalar_keys(self.condition.nested_attributes)
 
 
 def _check_assigned(update: Update, values: Mapping[str, Any], entry: TableEntry) -> None:
@@ -192,17 +199,17 @@ def _check_legacy(request: WriteRequest) -> WriteExpressions:
     )
 
 
-def check_returns_old(return_values: str | None) -> bool:
-    """Whether PutItem or DeleteItem shall return the old item.
+def returns_old(return_values: str | None) -> ReturnKind:
+    """What PutItem or DeleteItem shall return.
 
     Raises:
-        ValidationError: Something else is asked for.
+        ValidationError: Something else than they can.
     """
     if return_values is None or return_values == NONE:
-        return False
+        return RETURN_NONE
     if return_values != ALL_OLD:
         raise ValidationError("ReturnValues can only be ALL_OLD or NONE")
-    return True
+    return RETURN_ALL_OLD
 
 
 def index_units(entry: TableEntry, result: ActionResult) -> Sequence[tuple[str, float]]:
@@ -227,17 +234,43 @@ def collection_metrics(partition_key: Mapping[str, Any], size_bytes: int) -> byt
 def send_write(
     call: Call,
     request: WriteRequest,
-    make_action: Callable[[TableEntry], Action],
-    key: Mapping[str, Any],
+    kind: ActionKind,
+    item: Item,
+    size: int,
+    expressions: WriteExpressions,
+    returns: ReturnKind,
+    check: Callable[[TableEntry], None],
 ) -> None:
     """Send one action to the leader of its partition and answer with what it did.
 
     Args:
         call: The request's call.
         request: The request.
-        make_action: Checks against the table's key schema and builds the action.
-        key: The normal item, or just its key.
+        kind: Of the action.
+        item: The normal item, or just its key.
+        size: The item's, 0 for a key.
+        expressions: The request's.
+        returns: What the action shall return.
+        check: Checks the item, or key, against the table.
     """
+    body = encode_item(item)
+    return_on_failure = request.ReturnValuesOnConditionCheckFailure == ALL_OLD
+
+    def make_action(entry: TableEntry) -> Action:
+        check(entry)
+        expressions.check_keys(entry)
+        return Action(
+            kind,
+            encode_key(entry.table_id, entry.schema, item),
+            body,
+            size,
+            expressions.condition_text,
+            expressions.update_text,
+            expressions.names,
+            expressions.values,
+            returns,
+            return_on_failure,
+        )
 
     def written(
         entry: TableEntry,
@@ -254,7 +287,7 @@ def send_write(
                 body = capacity if not body else body + b"," + capacity
         if result.collection_size is not None and request.ReturnItemCollectionMetrics == SIZE:
             member = b'"ItemCollectionMetrics":' + collection_metrics(
-                {entry.schema.partition_name: key[entry.schema.partition_name]},
+                {entry.schema.partition_name: item[entry.schema.partition_name]},
                 result.collection_size,
             )
             body = member if not body else body + b"," + member

@@ -8,14 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from datamodel.errors import DynamoDBError, ValidationError
-from datamodel.expressions import (
-    Projection,
-    check_placeholders,
-    check_placeholders_allowed,
-    check_scalar_keys,
-    parse_projection,
-    read_placeholders,
-)
+from datamodel.expressions import Projection
 from datamodel.items import Item, decode_item, encode_item, normalise_item
 from datamodel.key_encoding import check_key, encode_key
 from datamodel.limits import (
@@ -29,8 +22,8 @@ from proto.messages import Answer, Get, Value
 from router.batches import DUPLICATE_KEYS, Part, with_tables
 from router.capacity import consumed_capacities, read_units
 from router.context import Call
-from router.legacy_parameters import attributes_projection, check_attributes_to_get, check_mixing
 from router.partition_map import TableEntry
+from router.projections import check_projection_parameters, read_projection
 
 READS_AT_ONCE_MAX: Final = 25
 """Reads under way in one partition: more of them would fetch much that is given back as too much."""
@@ -71,7 +64,8 @@ def handle(request: BatchGetItemInput, call: Call) -> None:
     count = 0
     tables = []
     for reference, asked in request.RequestItems.items():
-        projection = _projection(asked)
+        check_projection_parameters(asked)
+        projection = read_projection(asked)
         keys = []
         seen = set()
         for raw in asked.Keys:
@@ -87,22 +81,6 @@ def handle(request: BatchGetItemInput, call: Call) -> None:
         tables.append(_Wanted(reference, asked, keys, projection))
     batch = _Batch(call, request.ReturnConsumedCapacity, tables)
     with_tables(call, list(request.RequestItems), batch.start)
-
-
-def _projection(asked: KeysAndAttributes) -> Projection | None:
-    names = asked.ExpressionAttributeNames
-    expressions = {"ProjectionExpression": asked.ProjectionExpression}
-    check_mixing(expressions, {"AttributesToGet": asked.AttributesToGet})
-    check_placeholders_allowed(names, None, expressions)
-    if asked.AttributesToGet is not None:
-        check_attributes_to_get(asked.AttributesToGet)
-        return attributes_projection(asked.AttributesToGet)
-    if asked.ProjectionExpression is None:
-        return None
-    read_placeholders(names, None)
-    projection = parse_projection(asked.ProjectionExpression, names)
-    check_placeholders(names, None, projection.names_used, ())
-    return projection
 
 
 def _merge(tables: list[_Wanted], entries: list[TableEntry]) -> list[tuple[_Wanted, TableEntry]]:
@@ -161,8 +139,7 @@ class _Batch:
         for wanted, entry in tables:
             schema = entry.schema
             if wanted.projection is not None:
-                check_scalar_keys(wanted.projection.nested_attributes, schema.names)
-                check_scalar_keys(wanted.projection.nested_attributes, entry.index_keys, "IndexKey")
+                entry.check_scalar_keys(wanted.projection.nested_attributes)
             for position, key in enumerate(wanted.keys):
                 check_key(schema, key)
                 group = entry.group_of(encode_key(entry.table_id, schema, key))

@@ -1,13 +1,5 @@
 """GetItem: one item by its key."""
 
-from datamodel.expressions import (
-    Projection,
-    check_placeholders,
-    check_placeholders_allowed,
-    check_scalar_keys,
-    parse_projection,
-    read_placeholders,
-)
 from datamodel.items import decode_item, encode_item, normalise_item
 from datamodel.key_encoding import check_key, encode_key
 from datamodel.requests import GetItemInput
@@ -15,8 +7,8 @@ from datamodel.stored_items import HEADER_SIZE, record_size
 from proto.messages import Answer, Get, Value
 from router.capacity import consumed_capacity, read_units
 from router.context import Call
-from router.legacy_parameters import attributes_projection, check_attributes_to_get, check_mixing
 from router.partition_map import TableEntry
+from router.projections import check_projection_parameters, read_projection
 
 
 def handle(request: GetItemInput, call: Call) -> None:
@@ -24,18 +16,15 @@ def handle(request: GetItemInput, call: Call) -> None:
 
     Without a projection the stored bytes go into the answer as they are.
     """
-    names = request.ExpressionAttributeNames
-    projected = (
+    is_projected = (
         request.ProjectionExpression is not None
         or request.AttributesToGet is not None
-        or names is not None
+        or request.ExpressionAttributeNames is not None
     )
-    if projected:
-        expressions = {"ProjectionExpression": request.ProjectionExpression}
-        check_mixing(expressions, {"AttributesToGet": request.AttributesToGet})
-        check_placeholders_allowed(names, None, expressions)
+    if is_projected:
+        check_projection_parameters(request)
     key, _ = normalise_item(request.Key)
-    projection = _projection(request) if projected else None
+    projection = read_projection(request) if is_projected else None
     strong = request.ConsistentRead is True
     next_id = call.services.client.next_id
 
@@ -43,8 +32,7 @@ def handle(request: GetItemInput, call: Call) -> None:
         schema = entry.schema
         check_key(schema, key)
         if projection is not None:
-            check_scalar_keys(projection.nested_attributes, schema.names)
-            check_scalar_keys(projection.nested_attributes, entry.index_keys, "IndexKey")
+            entry.check_scalar_keys(projection.nested_attributes)
         encoded = encode_key(entry.table_id, schema, key)
         return Get(next_id(), entry.group_of(encoded), encoded, strong, call.timeout_ms)
 
@@ -67,16 +55,3 @@ def handle(request: GetItemInput, call: Call) -> None:
         call.succeed(b"{%b}" % item)
 
     call.with_table(request.TableName, lambda entry: call.ask(entry, make, done, strong))
-
-
-def _projection(request: GetItemInput) -> Projection | None:
-    names = request.ExpressionAttributeNames
-    if request.AttributesToGet is not None:
-        check_attributes_to_get(request.AttributesToGet)
-        return attributes_projection(request.AttributesToGet)
-    if request.ProjectionExpression is None:
-        return None
-    read_placeholders(names, None)
-    projection = parse_projection(request.ProjectionExpression, names)
-    check_placeholders(names, None, projection.names_used, ())
-    return projection

@@ -7,12 +7,8 @@ from datamodel.errors import ValidationError
 from datamodel.expressions import (
     KeyCondition,
     KeyExpression,
-    check_placeholders,
     check_placeholders_allowed,
-    check_scalar_keys,
-    parse_condition,
     parse_key_expression,
-    parse_projection,
     read_placeholders,
 )
 from datamodel.key_encoding import KeySchema, collection_range
@@ -27,7 +23,7 @@ from router.index_reads import (
     read_target,
     unknown_index,
 )
-from router.item_pages import PageReader, PageRequest, check_select, normalise_start_key
+from router.item_pages import PageReader
 from router.legacy_parameters import (
     LegacyKeyConditions,
     attributes_expression,
@@ -35,6 +31,7 @@ from router.legacy_parameters import (
     check_mixing,
     filter_condition,
 )
+from router.page_requests import add_expressions, begin_page, check_select, normalise_start_key
 from router.partition_map import TableEntry
 
 _PREFIX = "1 validation error detected: "
@@ -75,17 +72,8 @@ def handle(request: QueryInput, call: Call) -> None:
             "in the request."
         )
     values = read_placeholders(names, raw_values)
-    page = PageRequest(
-        strong=request.ConsistentRead is True,
-        reverse=request.ScanIndexForward is False,
-        limit=request.Limit or 0,
-        count_only=count_only,
-        show_capacity=request.ReturnConsumedCapacity,
-        names=names,
-        values=values if legacy is None else legacy.values,
-        filter=None if legacy is None else legacy.condition,
-        filter_text=None if legacy is None else legacy.text,
-    )
+    page = begin_page(request, count_only, legacy, values)
+    page.reverse = request.ScanIndexForward is False
     names_used: frozenset[str] = frozenset()
     values_used: frozenset[str] = frozenset()
     key_expression: KeyExpression | None = None
@@ -93,17 +81,7 @@ def handle(request: QueryInput, call: Call) -> None:
         key_expression = parse_key_expression(request.KeyConditionExpression, names)
         key_expression.check_values(values)
         names_used, values_used = key_expression.names_used, key_expression.values_used
-    if request.FilterExpression is not None:
-        page.filter_text = request.FilterExpression
-        page.filter = parse_condition(request.FilterExpression, names, "FilterExpression")
-        page.filter.check_values(values)
-        names_used = names_used | page.filter.names_used
-        values_used = values_used | page.filter.values_used
-    if request.ProjectionExpression is not None:
-        page.projection_text = request.ProjectionExpression
-        page.projection = parse_projection(request.ProjectionExpression, names)
-        names_used = names_used | page.projection.names_used
-    check_placeholders(names, raw_values, names_used, values_used)
+    add_expressions(page, request, values, names_used, values_used)
     bind: Callable[[KeySchema], KeyCondition]
     if key_expression is not None:
         key_expression.check_shape()
@@ -135,8 +113,7 @@ def handle(request: QueryInput, call: Call) -> None:
             else:
                 start = position + b"\x00"
         if page.projection is not None:
-            check_scalar_keys(page.projection.nested_attributes, entry.schema.names)
-            check_scalar_keys(page.projection.nested_attributes, entry.index_keys, "IndexKey")
+            entry.check_scalar_keys(page.projection.nested_attributes)
         if page.filter is not None:
             for name in schema.names:
                 if name in page.filter.top_level_attributes:
@@ -145,8 +122,7 @@ def handle(request: QueryInput, call: Call) -> None:
                         f"{what} can only contain non-primary key attributes: "
                         f"Primary key attribute: {name}"
                     )
-            check_scalar_keys(page.filter.nested_attributes, entry.schema.names)
-            check_scalar_keys(page.filter.nested_attributes, entry.index_keys, "IndexKey")
+            entry.check_scalar_keys(page.filter.nested_attributes)
         page.target = target
         page.fetch = target.must_fetch(
             request.Select, page.projection, request.AttributesToGet or (), page.filter

@@ -2,11 +2,7 @@
 
 from datamodel.errors import ValidationError
 from datamodel.expressions import (
-    check_placeholders,
     check_placeholders_allowed,
-    check_scalar_keys,
-    parse_condition,
-    parse_projection,
     read_placeholders,
 )
 from datamodel.key_encoding import KeySchema, check_key, segment_range, table_range
@@ -22,13 +18,14 @@ from router.index_reads import (
     read_target,
     unknown_index,
 )
-from router.item_pages import PageReader, PageRequest, check_select, normalise_start_key
+from router.item_pages import PageReader
 from router.legacy_parameters import (
     attributes_expression,
     check_attributes_to_get,
     check_mixing,
     filter_condition,
 )
+from router.page_requests import add_expressions, begin_page, check_select, normalise_start_key
 from router.partition_map import TableEntry
 
 
@@ -61,28 +58,8 @@ def handle(request: ScanInput, call: Call) -> None:
     )
     _check_segment(request.Segment, request.TotalSegments)
     values = read_placeholders(names, raw_values)
-    page = PageRequest(
-        strong=request.ConsistentRead is True,
-        limit=request.Limit or 0,
-        count_only=count_only,
-        show_capacity=request.ReturnConsumedCapacity,
-        names=names,
-        values=values if legacy is None else legacy.values,
-        filter=None if legacy is None else legacy.condition,
-        filter_text=None if legacy is None else legacy.text,
-    )
-    names_used: frozenset[str] = frozenset()
-    values_used: frozenset[str] = frozenset()
-    if request.FilterExpression is not None:
-        page.filter_text = request.FilterExpression
-        page.filter = parse_condition(request.FilterExpression, names, "FilterExpression")
-        page.filter.check_values(values)
-        names_used, values_used = page.filter.names_used, page.filter.values_used
-    if request.ProjectionExpression is not None:
-        page.projection_text = request.ProjectionExpression
-        page.projection = parse_projection(request.ProjectionExpression, names)
-        names_used = names_used | page.projection.names_used
-    check_placeholders(names, raw_values, names_used, values_used)
+    page = begin_page(request, count_only, legacy, values)
+    add_expressions(page, request, values)
     if request.AttributesToGet is not None:
         page.projection_text, page.names = attributes_expression(request.AttributesToGet)
 
@@ -106,11 +83,9 @@ def handle(request: ScanInput, call: Call) -> None:
                 )
             start = position + b"\x00"
         if page.projection is not None:
-            check_scalar_keys(page.projection.nested_attributes, schema.names)
-            check_scalar_keys(page.projection.nested_attributes, entry.index_keys, "IndexKey")
+            entry.check_scalar_keys(page.projection.nested_attributes)
         if page.filter is not None:
-            check_scalar_keys(page.filter.nested_attributes, schema.names)
-            check_scalar_keys(page.filter.nested_attributes, entry.index_keys, "IndexKey")
+            entry.check_scalar_keys(page.filter.nested_attributes)
         page.target = target
         page.part = target.part if entry.local_indexes else -1
         page.fetch = target.must_fetch(
