@@ -15,7 +15,7 @@ SCHEMAS := $(wildcard proto/*.proto)
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help venv proto run test lint types format bench chaos damage simulate fuzz coverage-doc clean
+.PHONY: help venv proto run test lint types format bench chaos damage simulate fuzz conformance coverage-doc clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,8 +71,11 @@ simulate: $(GENERATED) ## simulate the replication layer and whole clusters unde
 	@$(BIN)/python -m tests.simulation.run --spread --seeds $(SEEDS)
 	@$(BIN)/python -m tests.simulation.run_clusters --seeds $(SEEDS)
 
-fuzz: $(GENERATED) ## send nonsense to the HTTP and gRPC front doors of a cluster (part of `make test`)
-	@$(BIN)/python -m pytest -q tests/cluster/test_front_door.py $(PYTEST_ARGS)
+fuzz: $(GENERATED) ## break requests of every operation and send them; FUZZ_ARGS='--seconds 600' (--help tells more)
+	@$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
+
+conformance: $(GENERATED) ## run the corpus; ENDPOINT=http://host:port [GRPC=host:port] or, without, on a cluster of its own
+	@$(BIN)/python -m pytest -q tests/conformance $(if $(ENDPOINT),--endpoint $(ENDPOINT)) $(if $(GRPC),--grpc-endpoint $(GRPC)) $(PYTEST_ARGS)
 
 coverage-doc: $(GENERATED) ## rewrite docs/api-coverage.md from the code and the service's model
 	@$(BIN)/python docs/api_coverage.py

@@ -58,17 +58,10 @@ def run_case(case: Case, transport: Transport, surroundings: Surroundings, key: 
         surroundings: Values of placeholders.
         key: Value of `<k>`, 8 characters.
     """
-    placeholders = {
-        "k": key,
-        "prefix": surroundings.prefix,
-        "region": surroundings.region,
-        "account": surroundings.account_id,
-        "table": surroundings.prefix + case.table,
-        "own": f"{surroundings.prefix}own-{key}",
-    }
+    placeholders = placeholders_of(case, surroundings, key)
     if transport.name != "http" and case.http_only:
         return Result(case, skipped=True)
-    bodies = [(step, _body(step, case, placeholders)) for step in case.steps]
+    bodies = [(step, body_of(step, case, placeholders)) for step in case.steps]
     if not all(
         step.operation in _WAITS or transport.can_send(step.operation, body)
         for step, body in bodies
@@ -84,7 +77,20 @@ def run_case(case: Case, transport: Transport, surroundings: Surroundings, key: 
     return Result(case)
 
 
-def _body(step: Step, case: Case, placeholders: dict[str, str]) -> str:
+def placeholders_of(case: Case, surroundings: Surroundings, key: str) -> dict[str, str]:
+    """What the placeholders in a case's texts stand for."""
+    return {
+        "k": key,
+        "prefix": surroundings.prefix,
+        "region": surroundings.region,
+        "account": surroundings.account_id,
+        "table": surroundings.prefix + case.table,
+        "own": f"{surroundings.prefix}own-{key}",
+    }
+
+
+def body_of(step: Step, case: Case, placeholders: dict[str, str]) -> str:
+    """The text of a request: JSON, or what the transcript sends as it is."""
     text = fill_in(step.body, placeholders)
     if text.startswith("raw:"):
         return text.removeprefix("raw:").strip()
