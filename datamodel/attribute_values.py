@@ -427,19 +427,36 @@ def equal(a: AttributeValue, b: AttributeValue) -> bool:
     if a == b:
         return True
     ((kind, left),) = a.items()
+    # Only a set, somewhere, can be equal without being written the same.
+    if kind not in ("L", "M") and kind not in SET_TYPES:
+        return False
+    return _equal_inside(kind, left, b)
+
+
+def _equal_inside(kind: str, left: Any, b: AttributeValue) -> bool:
+    """Whether a value of this type and content equals `b`. Each part is looked at once."""
     right = b.get(kind)
     if right is None:
         return False
-    # Only a set, somewhere, can be equal without being written the same.
+    if kind == "L":
+        if len(left) != len(right):
+            return False
+        for element, other in zip(left, right, strict=True):
+            ((inner, content),) = element.items()
+            if not _equal_inside(inner, content, other):
+                return False
+        return True
+    if kind == "M":
+        if left.keys() != right.keys():
+            return False
+        for name, member in left.items():
+            ((inner, content),) = member.items()
+            if not _equal_inside(inner, content, right[name]):
+                return False
+        return True
     if kind in SET_TYPES:
         return len(left) == len(right) and set(left) == set(right)
-    if kind == "M":
-        return left.keys() == right.keys() and all(
-            equal(member, right[name]) for name, member in left.items()
-        )
-    if kind == "L":
-        return len(left) == len(right) and all(map(equal, left, right))
-    return False
+    return bool(left == right)
 
 
 def compare(a: AttributeValue, b: AttributeValue) -> int | None:

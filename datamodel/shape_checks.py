@@ -11,6 +11,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from datamodel.attribute_values import read_boolean
@@ -48,6 +49,10 @@ _JAVA_CLASS: Final = {
 _INTEGER_RANGE: Final = {"integer": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
 # Deeper attribute values are left as they are: no valid one nests that deep, and whoever checks values says so.
 _ATTRIBUTE_VALUE_DEPTH_MAX: Final = 64
+_ECHO_LENGTH_MAX: Final = 100_000
+"""Characters of a value in a message, about; 16 MB of a request can be 100 MB in Java's words."""
+_ELEMENTS_CHECKED_MAX: Final = 1000
+"""Elements that are looked at in a list or map that is too long anyway."""
 
 
 def is_arn(name: str) -> bool:
@@ -83,6 +88,8 @@ class _Types:
             return _convert_scalar(kind, value)
         if depth > _ATTRIBUTE_VALUE_DEPTH_MAX:
             return value
+        if name == "AttributeValue" and _is_plain_value(value):
+            return value
         match kind:
             case "structure":
                 self._expect_map(value, _CLASS_PREFIX + name, is_element=is_element)
@@ -93,9 +100,10 @@ class _Types:
                     if inner is not None and member in members
                 }
             case "map":
-                if is_element and not isinstance(value, dict | list):
-                    raise SerializationError(_PARAMETERIZED)
-                self._expect_map(value, self._java_class(name), is_element=False)
+                if not isinstance(value, dict):
+                    if is_element and not isinstance(value, list):
+                        raise SerializationError(_PARAMETERIZED)
+                    self._expect_map(value, self._java_class(name), is_element=False)
                 return {
                     key: self._element(shape["value"], inner, depth) for key, inner in value.items()
                 }
@@ -134,6 +142,16 @@ class _Types:
                 return f"java.util.List<{self._java_class(shape['member'])}>"
             case kind:
                 return _JAVA_CLASS[kind]
+
+
+def _is_plain_value(value: Any) -> bool:
+    """Whether this is one of the attribute values that nearly all are: they need no conversion."""
+    if type(value) is not dict or len(value) != 1:
+        return False
+    ((kind, content),) = value.items()
+    if kind in ("S", "N"):
+        return type(content) is str
+    return kind in ("BOOL", "NULL") and type(content) is bool
 
 
 def _convert_scalar(kind: str, value: Any) -> Any:
@@ -257,7 +275,10 @@ class _Constraints:
             case "list":
                 yield from self._elements(
                     shape["member"],
-                    [(f"{where}.{number}.member", inner) for number, inner in enumerate(value, 1)],
+                    [
+                        (f"{where}.{number}.member", inner)
+                        for number, inner in enumerate(value[: _checked_count(shape, value)], 1)
+                    ],
                     "Member must satisfy constraint",
                     (name, value, where),
                 )
@@ -266,7 +287,10 @@ class _Constraints:
                     yield from self._table_names(name, value, where)
                 yield from self._elements(
                     shape["value"],
-                    [(f"{where}.{key}.member", inner) for key, inner in value.items()],
+                    [
+                        (f"{where}.{key}.member", inner)
+                        for key, inner in islice(value.items(), _checked_count(shape, value))
+                    ],
                     "Map value must satisfy constraint",
                     (name, value, where),
                 )
@@ -303,7 +327,10 @@ class _Constraints:
             for where, inner in elements:
                 yield from self._elements(
                     shape["member"],
-                    [(f"{where}.{number}.member", v) for number, v in enumerate(inner or (), 1)],
+                    [
+                        (f"{where}.{number}.member", v)
+                        for number, v in enumerate((inner or ())[: _checked_count(shape, inner)], 1)
+                    ],
                     "Member must satisfy constraint",
                     (name, inner, where),
                 )
@@ -327,34 +354,61 @@ class _Constraints:
             rules["pattern"] = TABLE_NAME_PATTERN
         return rules
 
-    def _echo(self, name: str, value: Any, depth: int = 0) -> str:
-        """A value as Java prints it; what is nested deeper than any attribute value may be is left out."""
+    def _echo(self, name: str, value: Any) -> str:
+        """A value as Java prints it, its end left out if it is very long."""
+        parts: list[str] = []
+        length = 0
+        for part in self._parts_of_echo(name, value, 0):
+            parts.append(part)
+            length += len(part)
+            if length > _ECHO_LENGTH_MAX:
+                parts.append("...")
+                break
+        return "".join(parts)
+
+    def _parts_of_echo(self, name: str, value: Any, depth: int) -> Iterator[str]:
+        """What is nested deeper than any attribute value may be is left out."""
         if value is None:
-            return "null"
+            yield "null"
+            return
         if depth > _ATTRIBUTE_VALUE_DEPTH_MAX:
-            return "..."
+            yield "..."
+            return
         depth += 1
         shape = self._shapes[name]
+        separator = ""
         match shape["type"]:
             case "structure":
-                members = ", ".join(
-                    f"{member[0].lower()}{member[1:]}={self._echo(inner, value.get(member), depth)}"
-                    for member, inner in shape.get("members", {}).items()
-                )
-                return f"{name}({members})"
+                yield f"{name}("
+                for member, inner in shape.get("members", {}).items():
+                    yield f"{separator}{member[0].lower()}{member[1:]}="
+                    yield from self._parts_of_echo(inner, value.get(member), depth)
+                    separator = ", "
+                yield ")"
             case "list":
-                inner = (self._echo(shape["member"], item, depth) for item in value)
-                return "[" + ", ".join(inner) + "]"
+                yield "["
+                for item in value:
+                    yield separator
+                    yield from self._parts_of_echo(shape["member"], item, depth)
+                    separator = ", "
+                yield "]"
             case "map":
-                entries = (
-                    f"{key}={self._echo(shape['value'], item, depth)}"
-                    for key, item in value.items()
-                )
-                return "{" + ", ".join(entries) + "}"
+                yield "{"
+                for key, item in value.items():
+                    yield f"{separator}{key}="
+                    yield from self._parts_of_echo(shape["value"], item, depth)
+                    separator = ", "
+                yield "}"
             case "boolean":
-                return "true" if value else "false"
+                yield "true" if value else "false"
             case _:
-                return str(value)
+                yield str(value)[: _ECHO_LENGTH_MAX + 1]
+
+
+def _checked_count(shape: ShapeDefinition, value: Any) -> int:
+    """How many elements of a list or map to look at."""
+    count = 0 if value is None else len(value)
+    return _ELEMENTS_CHECKED_MAX if count > shape.get("max", count) else count
 
 
 def _failure(echo: str | None, where: str, rule: str) -> str:

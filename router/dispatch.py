@@ -6,13 +6,15 @@ operation the API has but this release does not, and a name that no API has, get
 """
 
 import asyncio
+import functools
 import inspect
 import logging
 from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from re import sub
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -34,6 +36,12 @@ log = logging.getLogger(__name__)
 Handler: TypeAlias = Callable[[Any, Call], Coroutine[Any, Any, Mapping[str, Any] | bytes] | None]
 
 UNKNOWN = "Unknown"
+
+LARGE_BODY_BYTES: Final = 1 << 20
+"""From here on bodies are looked into in a thread, one after the other: to tell what is wrong with 16 MB can take
+seconds, and the requests of others must not wait for it."""
+LARGE_BODIES_BYTES_MAX: Final = 256 << 20
+"""Large bodies that wait for that thread, together; past that a request is told to come back later."""
 
 
 def handlers() -> dict[str, Handler]:
@@ -78,6 +86,9 @@ class Dispatcher:
         # Running coroutines of handlers: the loop itself keeps no strong reference to a task.
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_debugging = log.isEnabledFor(logging.DEBUG)
+        # Its thread begins with the first large body.
+        self._large_bodies = ThreadPoolExecutor(1, thread_name_prefix="large-bodies")
+        self._large_bodies_bytes = 0
 
     def dispatch(self, operation: str, body: bytes, context: RequestContext, reply: Reply) -> None:
         """Execute; `reply(status, body)` is called exactly once, now or later, whatever happens.
@@ -98,6 +109,9 @@ class Dispatcher:
             Call(self._services, self._unknown, context, reply).fail(_unknown_operation(body))
             return
         call = Call(self._services, known.metrics, context, reply)
+        if len(body) >= LARGE_BODY_BYTES:
+            self._dispatch_large(known, body, call)
+            return
         try:
             request = decode_request(operation, body)
             outcome = known.handle(request, call)
@@ -110,16 +124,44 @@ class Dispatcher:
         except Exception:  # noqa: BLE001 - logged there; the client must get its reply
             call.fail_internally()
 
-    def _start(self, coroutine: Coroutine[Any, Any, Mapping[str, Any] | bytes], call: Call) -> None:
+    def _dispatch_large(self, known: _Operation, body: bytes, call: Call) -> None:
+        if self._large_bodies_bytes + len(body) > LARGE_BODIES_BYTES_MAX:
+            call.fail(ServiceUnavailableError())
+            return
+        self._large_bodies_bytes += len(body)
+        self._start(self._execute_large(known, body, call), call)
+
+    async def _execute_large(
+        self, known: _Operation, body: bytes, call: Call
+    ) -> Mapping[str, Any] | bytes | None:
+        """What `dispatch` does, with all work on the body elsewhere."""
+        aside = functools.partial(asyncio.get_running_loop().run_in_executor, self._large_bodies)
+        try:
+            request = await aside(decode_request, known.name, body)
+            try:
+                outcome = known.handle(request, call)
+                return None if outcome is None else await outcome
+            except (ValidationError, SerializationError) as error:
+                raise await aside(_first_complaint, known.name, body, error) from error
+        finally:
+            self._large_bodies_bytes -= len(body)
+
+    def _start(
+        self, coroutine: Coroutine[Any, Any, Mapping[str, Any] | bytes | None], call: Call
+    ) -> None:
         task = asyncio.get_running_loop().create_task(_run(coroutine, call))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
-async def _run(coroutine: Coroutine[Any, Any, Mapping[str, Any] | bytes], call: Call) -> None:
-    """The root of a cold operation's task."""
+async def _run(
+    coroutine: Coroutine[Any, Any, Mapping[str, Any] | bytes | None], call: Call
+) -> None:
+    """The root of a task; None: a handler without a coroutine answers by itself."""
     try:
         outcome = await coroutine
+        if outcome is None:
+            return
         call.succeed(outcome if isinstance(outcome, bytes) else msgspec.json.encode(outcome))
     except DynamoDBError as error:
         call.fail(error)

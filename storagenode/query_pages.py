@@ -18,7 +18,11 @@ STEP_ITEMS = 400
 
 
 class PageScan:
-    """A page in the making. Close it when it is not finished."""
+    """A page in the making. Close it when it is not finished.
+
+    Attributes:
+        items_per_step: How many items its next step should take, for whoever runs it.
+    """
 
     __slots__ = (
         "_bodies",
@@ -33,6 +37,7 @@ class PageScan:
         "_scanned",
         "_size",
         "_values",
+        "items_per_step",
     )
 
     def __init__(self, query: Query, cursor: Cursor) -> None:
@@ -53,7 +58,8 @@ class PageScan:
             if query.projection is None or query.count_only
             else parse_projection(query.projection, query.names)
         )
-        self._values: Mapping[str, Any] = {} if query.values is None else decode_item(query.values)
+        values: Mapping[str, Any] = {} if query.values is None else decode_item(query.values)
+        self._values = values if self._filter is None else self._filter.prepare(values)
         self._bodies: list[bytes] = []
         self._count = 0
         self._scanned = 0
@@ -61,6 +67,7 @@ class PageScan:
         self._last: bytes | None = None
         self._fetched_size = 0
         self._fetched_units = 0
+        self.items_per_step = STEP_ITEMS
 
     def step(self, items_max: int = STEP_ITEMS) -> bool:
         """Evaluate up to `items_max` more items; True when the page is finished.

@@ -48,13 +48,17 @@ class ScanRunner:
             self._slice_closed = False
             self._slice_end = now + SLICE_S
             self._schedule()
-        if self._pages or now > self._slice_end or not self._step(scan, on_page):
+        if self._pages or now > self._slice_end or not self._step(scan, on_page, now):
             self._pages.append((scan, on_page))
 
-    def _step(self, scan: PageScan, on_page: OnPage) -> bool:
-        """One step; True when the page is done with."""
+    def _step(self, scan: PageScan, on_page: OnPage, now: float) -> bool:
+        """One step, begun `now`; True when the page is done with."""
         try:
-            if not scan.step():
+            if not scan.step(scan.items_per_step):
+                took = self._environment.now() - now
+                if took > SLICE_S:
+                    # A costly filter, or large items: fewer of them at a time.
+                    scan.items_per_step = max(1, int(scan.items_per_step * SLICE_S / took))
                 return False
         except Exception as error:  # noqa: BLE001  # one page's failure is its own; `on_page` judges it
             scan.close()
@@ -75,11 +79,13 @@ class ScanRunner:
         pages = self._pages
         if pages:
             self._slice_closed = False
-            self._slice_end = self._environment.now() + SLICE_S
+            now = self._environment.now()
+            self._slice_end = now + SLICE_S
             self._schedule()
             while pages:
                 scan, on_page = pages.popleft()
-                if not self._step(scan, on_page):
+                if not self._step(scan, on_page, now):
                     pages.append((scan, on_page))
-                if self._environment.now() > self._slice_end:
+                now = self._environment.now()
+                if now > self._slice_end:
                     break

@@ -3,7 +3,8 @@
 Rules worth knowing: an operand that the item does not have makes every comparison false, except `<>`, which is
 then true; values of different types are never equal and never ordered; NOT inverts whatever its term gives.
 
-Evaluation is bounded: at most 300 operators, 100 candidates per IN, and the item's size per operand.
+Evaluation is bounded: at most 300 operators, 100 candidates per IN, and no value is looked into more than a few
+times (`repeated`), however often it is compared.
 
 Source: behaviour of the service as observed by the authors of ScyllaDB's Alternator.
 """
@@ -16,6 +17,7 @@ from datamodel.expressions.checker import Usage, check_condition
 from datamodel.expressions.operands import Item, Values, compile_operand
 from datamodel.expressions.parse_cache import ParseCache
 from datamodel.expressions.parser import parse_condition_text
+from datamodel.expressions.repeated import RepeatedlyCompared, is_repetitive, literals_of
 from datamodel.expressions.syntax_tree import (
     And,
     Between,
@@ -47,6 +49,7 @@ class Condition:
 
     __slots__ = (
         "_checks",
+        "_literals",
         "_test",
         "names_used",
         "nested_attributes",
@@ -62,6 +65,8 @@ class Condition:
             usage: What the tree uses.
         """
         self._test = _never if tree is None else compile_condition(tree)
+        # Set for a condition that compares again and again: the values in its tree.
+        self._literals = None if tree is None or not is_repetitive(tree) else literals_of(tree)
         self._checks = usage.checks
         self.names_used = usage.names_used
         self.values_used = usage.values_used
@@ -78,13 +83,21 @@ class Condition:
         for check in self._checks:
             check(values)
 
+    def prepare(self, values: Values) -> Values:
+        """What to pass to `evaluate` for the values of a request. It saves work if there are several items."""
+        return values if self._literals is None else RepeatedlyCompared(values, self._literals)
+
     def evaluate(self, item: Item | None, values: Values) -> bool:
         """Whether the condition holds.
 
         Args:
             item: A normal item; None if there is none.
-            values: Normal values for `values_used`, checked by `check_values`.
+            values: Normal values for `values_used`, checked by `check_values`; may come from `prepare`.
         """
+        if self._literals is not None:
+            if type(values) is not RepeatedlyCompared:
+                values = RepeatedlyCompared(values, self._literals)
+            values.begin()
         return self._test(_NO_ITEM if item is None else item, values)
 
 
@@ -156,14 +169,14 @@ def _compile_comparison(tree: Comparison) -> Test:
 
         def equals(item: Item, values: Values) -> bool:
             a, b = left(item, values), right(item, values)
-            return a is not None and b is not None and equal(a, b)
+            return a is not None and b is not None and _equal(a, b, values)
 
         return equals
     if tree.operator == "<>":
 
         def differs(item: Item, values: Values) -> bool:
             a, b = left(item, values), right(item, values)
-            return a is None or b is None or not equal(a, b)
+            return a is None or b is None or not _equal(a, b, values)
 
         return differs
     accepts = _ORDERS[tree.operator]
@@ -183,9 +196,13 @@ def _attribute_equals(name: str, placeholder: str) -> Test:
 
     def equals(item: Item, values: Values) -> bool:
         value = item.get(name)
-        return value is not None and equal(value, values[placeholder])
+        return value is not None and _equal(value, values[placeholder], values)
 
     return equals
+
+
+def _equal(a: AttributeValue, b: AttributeValue, values: Values) -> bool:
+    return values.equal(a, b) if type(values) is RepeatedlyCompared else equal(a, b)
 
 
 _ORDERS: Final[Mapping[str, Callable[[int], bool]]] = {
@@ -220,7 +237,7 @@ def _compile_in(tree: In) -> Test:
             return False
         for candidate in candidates:
             other = candidate(item, values)
-            if other is not None and equal(value, other):
+            if other is not None and _equal(value, other, values):
                 return True
         return False
 
@@ -294,7 +311,11 @@ def _compile_contains(function: Function) -> Test:
 
     def holds(item: Item, values: Values) -> bool:
         whole, part = container(item, values), operand(item, values)
-        return whole is not None and part is not None and contains(whole, part)
+        if whole is None or part is None:
+            return False
+        if type(values) is RepeatedlyCompared and "L" in whole:
+            return values.list_contains(whole, part)
+        return contains(whole, part)
 
     return holds
 

@@ -225,9 +225,26 @@ def test_a_reads_failure_of_our_own_making_is_its_own(filled, monkeypatch):
     assert filled.replica.standing.serves
 
 
+def test_a_costly_page_takes_smaller_steps(filled, monkeypatch):
+    asked = []
+
+    def slow(scan, items_max):
+        asked.append(items_max)
+        filled.environment.time += 0.00004 * items_max  # 16 ms the first time
+        return len(asked) == 5
+
+    monkeypatch.setattr("storagenode.query_pages.PageScan.step", slow)
+    filled.replica.on_query(filled.link, Query(1, 7, b"a", b"z", True))
+    while len(asked) < 5:
+        filled.environment.turn()
+    assert asked[0] == 400
+    assert all(50 <= count <= 100 for count in asked[1:])
+    assert isinstance(filled.link.take()[0], Page)
+
+
 def test_pages_in_the_making_have_a_bound(filled, monkeypatch):
     monkeypatch.setattr("storagenode.scans.PAGES_MAX", 2)
-    monkeypatch.setattr("storagenode.query_pages.PageScan.step", lambda scan: False)
+    monkeypatch.setattr("storagenode.query_pages.PageScan.step", lambda scan, items_max: False)
     for number in range(3):
         filled.replica.on_query(filled.link, Query(number, 7, b"a", b"z", True))
     assert filled.link.take() == [Unavailable(2, "too many pages in the making")]
