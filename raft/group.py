@@ -302,9 +302,16 @@ class Host(Protocol):
         """Read the log (repairing a torn tail)."""
 
     def open_group(
-        self, group_id: GroupId, machine: StateMachine, on_writable: Callable[[], None]
+        self,
+        group_id: GroupId,
+        machine: StateMachine,
+        on_writable: Callable[[], None],
+        committed: tuple[LogIndex, Term] | None = None,
     ) -> Group:
-        """Bring a recovered group to life; `machine` must stand at its checkpoint."""
+        """Bring a recovered group to life; `machine` must stand at its checkpoint. `committed`: an entry that an
+        earlier life of this very replica applied. The log may know less: it notes commits late. A log without
+        that entry is damaged (`node_log.Corruption`).
+        """
 
     def create_group(
         self,

@@ -32,18 +32,20 @@ from raft.group import (
     Environment,
     Group,
     GroupId,
+    LogIndex,
     LogStorage,
     NodeId,
     RecoveredGroup,
     ReplicaId,
     Settings,
     StateMachine,
+    Term,
     Timer,
     Transport,
 )
 from raft.journal import GroupJournal
 from raft.membership import check_configuration
-from raft.node_log import NodeLog
+from raft.node_log import Corruption, NodeLog
 from raft.pysyncobj_group import check_source, core_settings, enter
 from raft.replica import INBOX_MAX, Replica
 from raft.wire import BadBatch, Entry, Message, decode_batch, encode_batch
@@ -119,11 +121,23 @@ class MultiRaftHost:
         ]
 
     def open_group(
-        self, group_id: GroupId, machine: StateMachine, on_writable: Callable[[], None]
+        self,
+        group_id: GroupId,
+        machine: StateMachine,
+        on_writable: Callable[[], None],
+        committed: tuple[LogIndex, Term] | None = None,
     ) -> Group:
-        """Bring a recovered group to life; `machine` stands at its checkpoint."""
+        """Bring a recovered group to life; `machine` stands at its checkpoint.
+
+        Raises:
+            Corruption: The log has lost what `committed` names.
+        """
         self.enter()
         journal = self._log.journals[group_id]
+        if committed is not None and not journal.learn_commit(*committed):
+            raise Corruption(
+                f"group {group_id}: entry {committed} was applied and is not in the log"
+            )
         # The process may have promised something to a leader just before it died.
         quiet_until = self.moment.now + self.settings.election_min_s
         replica = self._add(journal, machine, on_writable, quiet_until)

@@ -107,6 +107,15 @@ class GroupJournal(list[Entry]):
         """Term of the entry at `index`, which must lie in the log."""
         return self[index - self[0][1]][2]
 
+    def learn_commit(self, index: int, term: int) -> bool:
+        """The entry was committed, by the owner's word, who applied it. False if the log cannot have held it."""
+        if index <= self[0][1]:
+            return True
+        if index > self[-1][1] or self.term_at(index) != term:
+            return False
+        self.commit = max(self.commit, index)
+        return True
+
     def _touch(self) -> None:
         self.last_batch = self._log.touch(self)
 

@@ -160,7 +160,7 @@ class StorageNode:
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._presence = Presence(
             directory.load_identity(options.name, options.az, platform.random_bytes(4).hex()),
-            directory.store_identity,
+            self._store_identity,
         )
         hello = self._presence.hello
         self._environment = RaftEnvironment(loop, platform)
@@ -245,6 +245,13 @@ class StorageNode:
         )
 
     # --- what fails ---
+
+    def _store_identity(self, identity: Identity) -> None:
+        try:
+            self._disk.directory.store_identity(identity)
+        except OSError as error:
+            log.critical("the node's identity cannot be stored: %s", error)
+            self._disk.exit(EXIT_DISK)
 
     def _engine_failed(self, error: EngineFailure) -> None:
         """What the engine holds is not known any more."""

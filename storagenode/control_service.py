@@ -1,7 +1,8 @@
 """The gRPC service `StorageControl`: what the control plane asks of a node, and snapshots for other nodes."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,15 @@ class ControlService(control_pb2_grpc.StorageControlServicer):
         self._peers = peers
         self._own = own
 
+    @contextmanager
+    def _engine_trouble(self) -> Iterator[None]:
+        """A failing engine is not the caller's affair alone: the node does not go on with it."""
+        try:
+            yield
+        except EngineFailure as error:
+            self._node.on_engine_failure(error)
+            raise
+
     async def OpenReplica(  # noqa: N802  # the names of gRPC methods are the schema's
         self, request: control_pb2.OpenReplicaRequest, context: Any
     ) -> control_pb2.OpenReplicaResponse:
@@ -72,13 +82,14 @@ class ControlService(control_pb2_grpc.StorageControlServicer):
         if partition.start >= partition.end:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the key range is empty")
         try:
-            self._node.open_replica(
-                GroupId(partition.group),
-                ReplicaId(request.replica_id),
-                configuration,
-                state,
-                campaign=request.campaign,
-            )
+            with self._engine_trouble():
+                self._node.open_replica(
+                    GroupId(partition.group),
+                    ReplicaId(request.replica_id),
+                    configuration,
+                    state,
+                    campaign=request.campaign,
+                )
         except ReplicaRefused as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         await self._node.durable()
@@ -93,7 +104,8 @@ class ControlService(control_pb2_grpc.StorageControlServicer):
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT, "a replica of the catalog is closed by its id"
             )
-        await self._node.close_replica(GroupId(request.group), replica_id)
+        with self._engine_trouble():
+            await self._node.close_replica(GroupId(request.group), replica_id)
         return control_pb2.CloseReplicaResponse()
 
     async def JoinReplica(  # noqa: N802
@@ -105,9 +117,10 @@ class ControlService(control_pb2_grpc.StorageControlServicer):
         if partition.start >= partition.end or not request.replica_id:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no key range, or no replica id")
         try:
-            self._node.join_replica(
-                GroupId(partition.group), ReplicaId(request.replica_id), _first_state(partition)
-            )
+            with self._engine_trouble():
+                self._node.join_replica(
+                    GroupId(partition.group), ReplicaId(request.replica_id), _first_state(partition)
+                )
         except ReplicaRefused as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         await self._node.durable()

@@ -45,6 +45,7 @@ from raft.group import (
     NodeId,
     RecoveredGroup,
     ReplicaId,
+    Term,
 )
 from storagenode import snapshots
 from storagenode.apply_round import ApplyRound
@@ -173,7 +174,8 @@ class Node:
         """Bring the replicas that the log knows to life, finishing first what a crash interrupted.
 
         Raises:
-            EngineFailure, UnknownFormat, BadSnapshot: What is on disk cannot be used; the node must not start.
+            EngineFailure, UnknownFormat, BadSnapshot, raft.node_log.Corruption: What is on disk cannot be used; the
+                node must not start.
         """
         recovered = self._host.recover()
         installed = self._redo_installations()
@@ -219,14 +221,20 @@ class Node:
         mark = self._engine.get(group_key(APPLIED, found.group_id))
         if mark is not None:
             replica.engine_held = decode_applied(mark)
-        held = max(replica.engine_held.index, SENTINEL_INDEX)
-        if held < found.checkpoint_index:
+        held = replica.engine_held
+        stands_at = max(held.index, SENTINEL_INDEX)
+        if stands_at < found.checkpoint_index:
             # The log was cut behind a checkpoint that the engine does not hold: data is missing.
-            replica.fail(f"engine stands at {held}, checkpoint at {found.checkpoint_index}")
+            replica.fail(f"engine stands at {stands_at}, checkpoint at {found.checkpoint_index}")
         replica.standing.is_blank = found.checkpoint_index < SENTINEL_INDEX
         if installed is not None:
             replica.begin_install()
-        group = self._host.open_group(found.group_id, replica, replica.on_writable)
+        # Known at once, not when a majority is there again: until all of it is applied this replica has no state
+        # to show, not even to the one that needs a snapshot to become part of that majority.
+        committed = None
+        if held.index and installed is None:
+            committed = LogIndex(held.index), Term(held.term)
+        group = self._host.open_group(found.group_id, replica, replica.on_writable, committed)
         replica.attach(group)
         self.replicas[found.group_id] = replica
         if installed is not None:

@@ -125,7 +125,10 @@ class Peers:
             if self._started:
                 self._dial_address(peer.address)
         if changed:
-            self._store(self._book.values())
+            try:
+                self._store(self._book.values())
+            except OSError as error:  # the next life asks around longer; this one knows
+                log.warning("peers not stored", extra={"reason": str(error)})
 
     def _dial_address(self, address: str) -> None:
         if address and address != self._own_address and address not in self._dialers:

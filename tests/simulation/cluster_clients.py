@@ -5,25 +5,66 @@ from typing import Any
 
 from tests.cluster.linearizability import Operation
 from tests.simulation.cluster_processes import RouterProcess
+from tests.simulation.cluster_walks import INDEXES, TABLE, begin_walk, mark_of
 from tests.simulation.cluster_world import World
 
-TABLE = "things"
 REGISTERS = ("a", "b", "c", "d")
 COUNTERS = ("x", "y")
 PATIENCE_S = 8.0  # of a client for one answer
+KINDS = ("write", "exchange", "create", "swap", "take", "read", "glance")
 
 
 def key_of(name: str) -> dict[str, Any]:
-    """Items of one partition key each, so that a Query reads several."""
-    return {"pk": {"S": "r" if name in REGISTERS[:2] else name}, "sk": {"S": name}}
+    """Most registers have one partition key, so that a Query reads several."""
+    return {"pk": {"S": "r" if name in REGISTERS[:3] else name}, "sk": {"S": name}}
+
+
+def item_of(name: str, number: int) -> dict[str, Any]:
+    """What is put; the number says which write it was."""
+    mark = mark_of(number)
+    return {**key_of(name), "v": {"N": str(number)}, **({"w": {"S": mark}} if mark else {})}
+
+
+def definition(name: str, partitions: int, *, has_indexes: bool) -> dict[str, Any]:
+    """Members of the CreateTable of a table for such items."""
+    attributes = {"pk": "S", "sk": "S"}
+    members: dict[str, Any] = {
+        "TableName": name,
+        "BillingMode": "PAY_PER_REQUEST",
+        "KeySchema": _schema("sk"),
+        "Tags": [{"Key": "quorate:partitions", "Value": str(partitions)}],
+    }
+    if has_indexes:
+        attributes |= {"v": "N", "w": "S"}
+        members["LocalSecondaryIndexes"] = [
+            {
+                "IndexName": index,
+                "KeySchema": _schema(attribute),
+                "Projection": {"ProjectionType": "ALL" if is_whole else "KEYS_ONLY"},
+            }
+            for index, (attribute, is_whole) in INDEXES.items()
+        ]
+    members["AttributeDefinitions"] = [
+        {"AttributeName": attribute, "AttributeType": kind}
+        for attribute, kind in attributes.items()
+    ]
+    return members
+
+
+def _schema(sort_name: str) -> list[dict[str, str]]:
+    return [
+        {"AttributeName": "pk", "KeyType": "HASH"},
+        {"AttributeName": sort_name, "KeyType": "RANGE"},
+    ]
 
 
 class Clients:
     """Whoever writes and reads, one request at a time each, and what they were told."""
 
-    def __init__(self, world: World, routers: list[RouterProcess]) -> None:
+    def __init__(self, world: World, routers: list[RouterProcess], *, has_indexes: bool) -> None:
         self.world = world
         self._routers = routers
+        self._has_indexes = has_indexes
         self.is_on = True
         self.histories: dict[str, list[Operation]] = {k: [] for k in REGISTERS + COUNTERS}
         self._written: dict[str, set[Any]] = {k: {None} for k in self.histories}
@@ -41,59 +82,36 @@ class Clients:
             return
         rng = self.world.rng
         router = rng.choice(self._routers)
-        if rng.random() < 0.1:
-            batch = self._put_batch if rng.random() < 0.5 else self._get_batch
-            batch(router, lambda _: self._think())
-            return
         key = rng.choice(REGISTERS + COUNTERS)
-        if key in COUNTERS:
-            kind = rng.choice(("add", "add", "read", "glance"))
+        draw = rng.random()
+        if draw < 0.05:
+            self._write_batch(router, lambda _: self._think())
+        elif draw < 0.1:
+            self._get_batch(router, lambda _: self._think())
+        elif draw < 0.22:
+            self.walk(router, key, lambda _: self._think())
         else:
-            kind = rng.choice(
-                (
-                    "write",
-                    "exchange",
-                    "create",
-                    "swap",
-                    "take",
-                    "read",
-                    "glance",
-                    "query",
-                    "scan",
-                )
-            )
-        self.perform(router, kind, key, lambda _: self._think())
+            kind = rng.choice(("add", "add", "read", "glance") if key in COUNTERS else KINDS)
+            self.perform(router, kind, key, lambda _: self._think())
 
     def _think(self) -> None:
         self.world.after(self.world.rng.expovariate(self._rate), self._next)
+
+    # single items
 
     def perform(
         self, router: RouterProcess, kind: str, key: str, then: Callable[[bool], None]
     ) -> None:
         """One operation; `then` hears whether it was done."""
         world = self.world
-        self._unique += 1
-        number = self._unique
+        number = self._unique + 1
         argument: Any = None
         at = {"TableName": TABLE, "Key": key_of(key)}
         pad = {"S": "." * world.rng.choice((0, 0, 40, 200))}
-        put = {"TableName": TABLE, "Item": {**key_of(key), "v": {"N": str(number)}, "pad": pad}}
+        put = {"TableName": TABLE, "Item": {**item_of(key, number), "pad": pad}}
         match kind:
             case "read" | "glance":
                 name, members = "GetItem", {**at, "ConsistentRead": kind == "read"}
-            case "query":
-                name = "Query"
-                members = {
-                    "TableName": TABLE,
-                    "KeyConditionExpression": "pk = :p",
-                    "ExpressionAttributeValues": {":p": key_of(key)["pk"]},
-                    "ConsistentRead": True,
-                    "Limit": world.rng.choice((1, 5)),
-                }
-            case "scan":
-                name = "Scan"
-                limit = world.rng.choice((3, 20))
-                members = {"TableName": TABLE, "ConsistentRead": True, "Limit": limit}
             case "write":
                 name, members, argument = "PutItem", put, number
             case "exchange":
@@ -125,26 +143,28 @@ class Clients:
             self._written[key].add(len(self._written[key]))
         elif argument is not None:
             self._written[key].add(number)
-        world.log("CALL", number, router.name, kind, key, argument)
         invoked = world.now
 
         def judge(status: int, body: dict[str, Any]) -> bool:
             return self._judge(kind, key, argument, invoked, status, body)
 
-        self._send(router, number, kind, name, members, judge, then)
+        self.ask(router, kind, name, members, judge, then, key, argument)
 
-    def _send(
+    def ask(
         self,
         router: RouterProcess,
-        number: int,
         kind: str,
-        name: str,
+        operation: str,
         members: dict[str, Any],
         judge: Callable[[int, dict[str, Any]], bool],
         then: Callable[[bool], None],
+        *what: object,
     ) -> None:
         """Ask; one answer is judged, and it is the client's own patience that ends if none comes."""
         world = self.world
+        self._unique += 1
+        number = self._unique
+        world.log("CALL", number, router.name, kind, *what)
 
         def end(status: int, body: dict[str, Any]) -> None:
             if self._open.pop(number, None) is None:
@@ -154,61 +174,8 @@ class Clients:
             then(judge(status, body))
 
         self._open[number] = end
-        router.call(name, members, end)
+        router.call(operation, members, end)
         world.after(PATIENCE_S, end, 0, {})
-
-    def _put_batch(self, router: RouterProcess, then: Callable[[bool], None]) -> None:
-        """Each put of a batch is a write by itself; an unprocessed one may have been done."""
-        world = self.world
-        self._unique += 1
-        number, invoked = self._unique, world.now
-        keys = world.rng.sample(REGISTERS, 2)
-        puts = [{"PutRequest": {"Item": {**key_of(k), "v": {"N": str(number)}}}} for k in keys]
-        for key in keys:
-            self._written[key].add(number)
-        world.log("CALL", number, router.name, "put batch", *keys)
-
-        def judge(status: int, body: dict[str, Any]) -> bool:
-            if status not in (0, 200, 500, 503):
-                world.violate("answer", ("put batch", status, body))
-            left = body.get("UnprocessedItems", {}).get(TABLE, [])
-            unknown = {put["PutRequest"]["Item"]["sk"]["S"] for put in left}
-            for key in keys:
-                operation = Operation("write", number, None, invoked)
-                if status == 200 and key not in unknown:
-                    operation = Operation("write", number, None, invoked, world.now)
-                self.histories[key].append(operation)
-            return status == 200
-
-        members = {"RequestItems": {TABLE: puts}}
-        self._send(router, number, "put batch", "BatchWriteItem", members, judge, then)
-
-    def _get_batch(self, router: RouterProcess, then: Callable[[bool], None]) -> None:
-        """Each strong get of a batch is a read by itself."""
-        world = self.world
-        self._unique += 1
-        number, invoked = self._unique, world.now
-        keys = world.rng.sample(REGISTERS + COUNTERS, 3)
-        world.log("CALL", number, router.name, "get batch", *keys)
-
-        def judge(status: int, body: dict[str, Any]) -> bool:
-            if status not in (0, 200, 503):
-                world.violate("answer", ("get batch", status, body))
-            if status != 200:
-                return False
-            left = body.get("UnprocessedKeys", {}).get(TABLE, {}).get("Keys", [])
-            unknown = {key["sk"]["S"] for key in left}
-            found = {i["sk"]["S"]: int(i["v"]["N"]) for i in body["Responses"].get(TABLE, [])}
-            for key in keys:
-                if key not in unknown:
-                    self.histories[key].append(
-                        Operation("read", None, found.get(key), invoked, world.now)
-                    )
-            return True
-
-        asked = {"Keys": [key_of(key) for key in keys], "ConsistentRead": True}
-        members = {"RequestItems": {TABLE: asked}}
-        self._send(router, number, "get batch", "BatchGetItem", members, judge, then)
 
     def give_up(self) -> None:
         """Nobody waits any longer: what has no answer by now stays open for ever."""
@@ -222,13 +189,10 @@ class Clients:
         """Record what the answer says."""
         world, code = self.world, str(body.get("__type", "")).rpartition("#")[2]
         history = self.histories[key]
-        is_read = kind in ("read", "glance", "query", "scan")
+        is_read = kind in ("read", "glance")
         result: Any = None
         match status, code:
             case (200, _):
-                if kind in ("query", "scan"):
-                    self._judge_page(None if kind == "scan" else key, invoked, body)
-                    return True
                 result = _result(kind, body)
             case (400, "ConditionalCheckFailedException") if kind in ("create", "swap"):
                 result = False
@@ -243,29 +207,85 @@ class Clients:
             case _:
                 world.violate("answer", (kind, key, status, body))
         if kind == "glance":
-            if result not in self._written[key]:
-                world.violate("never-written", (key, result))
+            self.seen_eventually(key, result)
             return True
         if is_read or kind == "write":
             self._seen[key] = argument if kind == "write" else result
         history.append(Operation(kind, argument, result, invoked, world.now))
         return True
 
-    def _judge_page(self, key: str | None, invoked: float, body: dict[str, Any]) -> None:
-        """A strong page is a read of each item in it, and of those missing before its end. (The order of a Scan
-        is that of hashes, so only its last page says what is missing.)
-        """
-        names = sorted(self.histories)
-        if key is not None:
-            partition = key_of(key)["pk"]
-            names = [name for name in names if key_of(name)["pk"] == partition]
-        found = {item["sk"]["S"]: int(item["v"]["N"]) for item in body["Items"]}
-        last = body.get("LastEvaluatedKey")
-        for name in names:
-            if name in found or last is None or (key is not None and name <= last["sk"]["S"]):
-                self.histories[name].append(
-                    Operation("read", None, found.get(name), invoked, self.world.now)
-                )
+    # several items
+
+    def _write_batch(self, router: RouterProcess, then: Callable[[bool], None]) -> None:
+        """Each put or deletion of a batch is a write by itself; an unprocessed one may have been done."""
+        world, rng = self.world, self.world.rng
+        number, invoked = self._unique + 1, world.now
+        writes = {key: None if rng.random() < 0.3 else number for key in rng.sample(REGISTERS, 2)}
+        requests: list[dict[str, Any]] = []
+        for key, value in writes.items():
+            self._written[key].add(value)
+            if value is None:
+                requests.append({"DeleteRequest": {"Key": key_of(key)}})
+            else:
+                requests.append({"PutRequest": {"Item": item_of(key, value)}})
+
+        def judge(status: int, body: dict[str, Any]) -> bool:
+            if status not in (0, 200, 500, 503):
+                world.violate("answer", ("write batch", status, body))
+            left = body.get("UnprocessedItems", {}).get(TABLE, [])
+            unknown = {
+                (r["PutRequest"]["Item"] if "PutRequest" in r else r["DeleteRequest"]["Key"])["sk"]["S"]
+                for r in left
+            }  # fmt: skip
+            for key, value in writes.items():
+                operation = Operation("write", value, None, invoked)
+                if status == 200 and key not in unknown:
+                    operation = Operation("write", value, None, invoked, world.now)
+                self.histories[key].append(operation)
+            return status == 200
+
+        members = {"RequestItems": {TABLE: requests}}
+        self.ask(router, "write batch", "BatchWriteItem", members, judge, then, writes)
+
+    def _get_batch(self, router: RouterProcess, then: Callable[[bool], None]) -> None:
+        """Each get of a batch is a read by itself."""
+        world, invoked = self.world, self.world.now
+        keys = world.rng.sample(REGISTERS + COUNTERS, 3)
+        is_strong = world.rng.random() < 0.7
+
+        def judge(status: int, body: dict[str, Any]) -> bool:
+            if status not in (0, 200, 503):
+                world.violate("answer", ("get batch", status, body))
+            if status != 200:
+                return False
+            left = body.get("UnprocessedKeys", {}).get(TABLE, {}).get("Keys", [])
+            unknown = {key["sk"]["S"] for key in left}
+            found = {i["sk"]["S"]: int(i["v"]["N"]) for i in body["Responses"].get(TABLE, [])}
+            for key in keys:
+                value = found.get(key)
+                if key in unknown:
+                    continue
+                if is_strong:
+                    read = Operation("read", None, value, invoked, world.now)
+                    self.histories[key].append(read)
+                else:
+                    self.seen_eventually(key, value)
+            return True
+
+        asked = {"Keys": [key_of(key) for key in keys], "ConsistentRead": is_strong}
+        members = {"RequestItems": {TABLE: asked}}
+        self.ask(router, "get batch", "BatchGetItem", members, judge, then, *keys)
+
+    def walk(self, router: RouterProcess, key: str, then: Callable[[bool], None]) -> None:
+        """A Query or Scan, page by page."""
+        begin_walk(self, router, key, has_indexes=self._has_indexes, then=then)
+
+    def partition_of(self, name: str) -> str:
+        return str(key_of(name)["pk"]["S"])
+
+    def seen_eventually(self, name: str, value: Any) -> None:
+        if value not in self._written[name]:
+            self.world.violate("never-written", (name, value))
 
 
 def _result(kind: str, body: dict[str, Any]) -> Any:

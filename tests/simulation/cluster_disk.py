@@ -3,34 +3,49 @@
 Each distinguishes what a process has written (the page cache: it outlives the process) from what is durable (it
 outlives the machine). A machine's crash keeps what is durable and some of the rest: of the log any part of the
 last writes, of the engine any of the batches that were not synced.
+
+A disk can be slow, be full (writes fail, and the process that met that ends), and be damaged: bits of a record of
+the engine flip, a block of it or a snapshot's file cannot be read, bits of the log flip. `Machine.is_damaged` says
+whether any of that is still there.
 """
 
+import errno
+import os
 import random
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import msgspec
 
 from storagenode.data_directory import Identity, Peer
-from storagenode.engine import Mutation
-from storagenode.memory_engine import MemoryEngine
+from storagenode.engine import DATA, EngineDamage, EngineFailure, Mutation, data_range
+from storagenode.memory_engine import MemoryCursor, MemoryEngine, MemoryView
 from tests.simulation.cluster_world import Process
 from tests.simulation.disk import ZEROS, torn
+
+EXIT_DISK = 74
+
+
+def no_space() -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class LogFile:
     def __init__(self) -> None:
         self.data = bytearray()
         self.synced = 0
+        self.batches: list[tuple[int, int]] = []  # where those are that are durable
 
 
 class LogFiles:
-    """`raft.group.LogStorage` of a process on files that outlive it."""
+    """`raft.group.LogStorage` of a process on the files of a machine, which outlive it."""
 
-    def __init__(self, process: Process, files: dict[int, LogFile]) -> None:
+    def __init__(self, process: Process, machine: "Machine") -> None:
         self._process = process
-        self._files = files
+        self._machine = machine
+        self._files = machine.log
         self._removed: set[int] = set()
         self._open = 0
         self._unlinked_at = 0.0
@@ -43,19 +58,30 @@ class LogFiles:
         process.world.after(process.disk_delay(), self._synced, process.life, on_durable)
 
     def _synced(self, life: int, on_durable: Callable[[], None]) -> None:
-        if self._process.life != life:
+        process = self._process
+        if process.life != life:
+            return
+        if self._machine.is_full:
+            process.exited(EXIT_DISK)
             return
         assert self.in_flight is not None
         file = self._files[self._open]
+        file.batches.append((len(file.data), len(file.data) + len(self.in_flight)))
         file.data += self.in_flight
         file.synced = len(file.data)
         self.in_flight = None
-        self._process.post(on_durable)
+        process.post(on_durable)
 
     def roll(self, segment: int) -> None:
         assert segment not in self._files
         self._files[segment] = LogFile()
         self._open = segment
+        if self._machine.is_full:
+            self._process.world.after(self._process.disk_delay(), self._failed, self._process.life)
+
+    def _failed(self, life: int) -> None:
+        if self._process.life == life:
+            self._process.exited(EXIT_DISK)
 
     def segments(self) -> list[int]:
         return sorted(s for s in self._files if s not in self._removed)
@@ -90,7 +116,7 @@ class LogFiles:
         data, self.in_flight = self.in_flight, None
         if data is not None:
             draw = rng.random()
-            if draw < 0.4:
+            if draw < 0.4 and not self._machine.is_full:
                 self._files[self._open].data += data
             elif draw < 0.6:
                 self._files[self._open].data += data[: rng.randrange(len(data) + 1)]
@@ -109,11 +135,16 @@ def crash_log(rng: random.Random, files: dict[int, LogFile]) -> None:
 
 
 class Store:
-    """An engine's content: what is durable, and the batches written since, in order."""
+    """An engine's content: what is durable, and the batches written since, in order.
+
+    Attributes:
+        unreadable: Keys whose block the disk does not return.
+    """
 
     def __init__(self) -> None:
         self.durable: dict[bytes, bytes] = {}
         self.batches: list[tuple[list[Mutation], bool]] = []
+        self.unreadable: set[bytes] = set()
         self._settled = 0
 
     @property
@@ -147,50 +178,141 @@ class Store:
         self.settle(self.written)
 
 
+class _Cursor(MemoryCursor):
+    """Raises where the disk does not return what was written."""
+
+    def __init__(self, items: list[tuple[bytes, bytes]], unreadable: set[bytes]) -> None:
+        super().__init__(items)
+        self._unreadable = unreadable
+
+    def __next__(self) -> tuple[bytes, bytes]:
+        pair = super().__next__()
+        _check_readable(pair[0], self._unreadable)
+        return pair
+
+
+def _check_readable(key: bytes, unreadable: set[bytes]) -> None:
+    if key in unreadable:
+        raise EngineDamage(f"{key.hex()}: {os.strerror(errno.EIO)}")
+
+
+class _View(MemoryView):
+    def __init__(
+        self, keys: list[bytes], values: dict[bytes, bytes], unreadable: set[bytes]
+    ) -> None:
+        super().__init__(keys, values)
+        self._unreadable = unreadable
+
+    def get(self, key: bytes) -> bytes | None:
+        _check_readable(key, self._unreadable)
+        return super().get(key)
+
+    def iterate(self, start: bytes, end: bytes, *, reverse: bool = False) -> MemoryCursor:
+        return _Cursor(list(super().iterate(start, end, reverse=reverse)), self._unreadable)
+
+
 class SimEngine(MemoryEngine):
     """The engine of one process on a store that outlives it."""
 
     def __init__(
-        self, store: Store, on_sync: Callable[[], None], is_in_thread: Callable[[], bool]
+        self, machine: "Machine", on_sync: Callable[[], None], is_in_thread: Callable[[], bool]
     ) -> None:
         super().__init__()
-        self._store = store
+        self._machine = machine
+        self._store = machine.store
         self._on_sync = on_sync
         self._is_in_thread = is_in_thread
-        super().write(list(store.durable.items()))
-        for mutations, _ in store.batches:
+        self._is_failed = False  # once a write failed all do, as in LevelDB
+        super().write(list(self._store.durable.items()))
+        for mutations, _ in self._store.batches:
             super().write(mutations)
 
+    def get(self, key: bytes) -> bytes | None:
+        _check_readable(key, self._store.unreadable)
+        return super().get(key)
+
+    def iterate(self, start: bytes, end: bytes, *, reverse: bool = False) -> MemoryCursor:
+        items = list(super().iterate(start, end, reverse=reverse))
+        return _Cursor(items, self._store.unreadable)
+
+    def snapshot(self) -> MemoryView:
+        self._shared = True
+        return _View(self._keys, self._values, self._store.unreadable)
+
+    def raw(self, start: bytes, end: bytes) -> Iterable[tuple[bytes, bytes]]:
+        """What the simulator sees there, whatever the disk returns."""
+        return super().iterate(start, end)
+
     def write(self, mutations: Iterable[Mutation], *, sync: bool = False) -> None:
+        self._check_space()
         batch = list(mutations)
         self._store.batches.append((batch, sync))
+        self._store.unreadable.difference_update(key for key, _ in batch)
         super().write(batch)
         if sync:
             self._on_sync()
 
     def make_durable(self) -> None:
         """Called in a thread, what was written is durable when that has ended, not before; else at once."""
+        self._check_space()
         super().make_durable()
         if not self._is_in_thread():
             self._store.settle(self._store.written)
         self._on_sync()
 
+    def _check_space(self) -> None:
+        self._is_failed = self._is_failed or self._machine.is_full
+        if self._is_failed:
+            raise EngineFailure(os.strerror(errno.ENOSPC))
+
+    def rot(self, key: bytes, value: bytes) -> None:
+        """From now on this is what is read."""
+        self._values[key] = value
+
     def close(self) -> None:
         pass
 
 
+class DiskPath(type(Path())):  # type: ignore[misc]
+    """A path on the disk of a machine, which may be full."""
+
+    machines: ClassVar[dict[str, "Machine"]] = {}
+
+    def open(self, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        machine = self.machines.get(str(self.parent))
+        if machine is not None and machine.is_full and set(mode) & set("wax+"):
+            raise no_space()
+        return super().open(mode, *args, **kwargs)
+
+
 class Machine:
-    """The disk of one storage node."""
+    """The disk of one storage node.
+
+    Attributes:
+        engine: Of the process that runs.
+        is_full: Nothing can be written.
+        was_full: Whether that ever was so.
+        wipes: How often it was replaced by an empty one.
+        was_damaged: Whether anything on it ever was.
+    """
 
     def __init__(self, snapshots: Path) -> None:
         self.log: dict[int, LogFile] = {}
         self.store = Store()
         self.identity: Identity | None = None
         self.peers: bytes = b"[]"
-        self.snapshots = snapshots
+        self.snapshots = DiskPath(snapshots)
+        self.is_full = False
+        self.wipes = 0
+        self.engine: SimEngine | None = None
+        self.was_full = False
+        self.was_damaged = False
         self._synced: dict[int, int] = {}  # checksum of content by inode
         self._durable_names: list[str] = []
-        snapshots.mkdir(parents=True, exist_ok=True)
+        self._flipped: dict[bytes, bytes] = {}  # bad records by their keys
+        self._flipped_log: list[tuple[LogFile, int, int]] = []
+        self.snapshots.mkdir(parents=True, exist_ok=True)
+        DiskPath.machines[str(snapshots)] = self
 
     # storagenode.data_directory.DataDirectory
 
@@ -200,13 +322,19 @@ class Machine:
         return self.identity
 
     def store_identity(self, identity: Identity) -> None:
+        self._check_space()
         self.identity = identity
 
     def store_peers(self, peers: Iterable[Peer]) -> None:
+        self._check_space()
         self.peers = msgspec.json.encode(list(peers))
 
     def load_peers(self) -> list[Peer]:
         return msgspec.json.decode(self.peers, type=list[Peer])
+
+    def _check_space(self) -> None:
+        if self.is_full:
+            raise no_space()
 
     # crashes
 
@@ -225,6 +353,109 @@ class Machine:
         for file in sorted(self.snapshots.iterdir()):
             data = file.read_bytes()
             if self._synced.get(file.stat().st_ino) != zlib.crc32(data):
-                file.write_bytes(data[: rng.randrange(len(data) + 1)])
+                Path(file).write_bytes(data[: rng.randrange(len(data) + 1)])
             if file.name not in self._durable_names and rng.random() < 0.5:
                 file.unlink()
+
+    # damage
+
+    def wipe(self) -> None:
+        """An empty disk takes its place."""
+        self.log.clear()
+        self.store = Store()
+        self.identity = None
+        self.peers = b"[]"
+        for file in sorted(self.snapshots.iterdir()):
+            file.unlink()
+        self._flipped.clear()
+        self._flipped_log.clear()
+        self.wipes += 1
+        self.was_damaged = True
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether something on it is not what was written."""
+        files = {id(file) for file in self.log.values()}
+        self._flipped_log = [
+            (file, at, bad)
+            for file, at, bad in self._flipped_log
+            if id(file) in files and at < len(file.data) and file.data[at] == bad
+        ]
+        found = [self.store.durable, *([] if self.engine is None else [self.engine._values])]
+        return bool(
+            self.store.unreadable
+            or self._flipped_log
+            or any(v.get(key, b"") == bad for key, bad in self._flipped.items() for v in found)
+        )
+
+    def flip_record(self, rng: random.Random) -> str:
+        """A bit of an item's record; what was done, empty if there is none."""
+        durable, engine = self.store.durable, self.engine
+        keys = [
+            key
+            for key in sorted(durable)
+            if key.startswith(DATA) and (engine is None or engine._values.get(key) == durable[key])
+        ]
+        if not keys:
+            return ""
+        key = rng.choice(keys)
+        value = bytearray(durable[key])
+        digits = [at for at, byte in enumerate(value) if 0x30 <= byte <= 0x39]
+        if digits and rng.random() < 0.7:
+            at = rng.choice(digits)
+            value[at] ^= 1  # another digit: what comes out looks sound
+        else:
+            at = rng.randrange(len(value))
+            value[at] ^= 1 << rng.randrange(8)
+        durable[key] = self._flipped[key] = bytes(value)
+        self.was_damaged = True
+        if engine is not None:
+            engine.rot(key, bytes(value))
+        return f"record {key.hex()} at {at}"
+
+    def falsify(self, rng: random.Random, start: bytes, end: bytes) -> str:
+        """A record in this range of the keyspace is another one's, or gone: sound in itself, but not what it
+        should be, as if the disk had lost or misplaced a write.
+        """
+        engine = self.engine
+        assert engine is not None
+        keys = [key for key, _ in engine.raw(*data_range(start, end))]
+        key, other = rng.choice(keys), rng.choice(keys)
+        value: bytes | None = engine._values[other]
+        if value == engine._values[key]:
+            value = None
+        MemoryEngine.write(engine, [(key, value)])
+        for store in (self.store.durable, self._flipped):
+            store[key] = value or b""
+        if value is None:
+            del self.store.durable[key]
+        self.was_damaged = True
+        return f"{key.hex()} {None if value is None else other.hex()}"
+
+    def lose_block(self, rng: random.Random) -> str:
+        """A few neighbouring keys of the engine cannot be read any more."""
+        keys = sorted(self.store.durable)
+        if not keys:
+            return ""
+        first = rng.randrange(len(keys))
+        block = keys[first : first + rng.choice((1, 1, 4))]
+        self.store.unreadable.update(block)
+        self.was_damaged = True
+        return f"block of {len(block)} keys from {block[0].hex()}"
+
+    def flip_log(self, rng: random.Random) -> str:
+        """A bit of the log, anywhere but in its last batch, which looks like a torn write then."""
+        batches = [
+            (number, start, end)
+            for number, file in sorted(self.log.items())
+            for start, end in file.batches
+            if end <= len(file.data)
+        ][:-1]
+        if not batches:
+            return ""
+        number, start, end = rng.choice(batches)
+        file, at = self.log[number], rng.randrange(start, end)
+        file.data[at] ^= 1 << rng.randrange(8)
+        self._flipped_log.append((file, at, file.data[at]))
+        self.was_damaged = True
+        return f"log segment {number} at {at}"

@@ -15,19 +15,23 @@ import admin.composition
 import router.composition
 from proto.process import Platform
 from raft.group import Settings
+from raft.node_log import Corruption
 from router.context import RequestContext
 from storagenode.bootstrap import InitialNode
-from storagenode.composition import Disk, Options, StorageNode
+from storagenode.composition import EXIT_CONFIGURATION, EXIT_DISK, Disk, Options, StorageNode
+from storagenode.engine import EngineDamage, EngineFailure
 from storagenode.replica import Replica
+from storagenode.snapshots import BadSnapshot
 from tests.simulation.cluster_disk import LogFiles, Machine, SimEngine
 from tests.simulation.cluster_network import Network, SimChannel, SimGrpcServer
-from tests.simulation.cluster_world import Process, World
+from tests.simulation.cluster_world import Exited, Process, World
 
 # Small, so that a few seconds see segments freed, followers left behind and snapshots cut into pieces.
 SETTINGS = Settings(log_segment_bytes=12_000, log_slack_entries=8, log_slack_bytes=3_000)
 
 
-REPLACE_AFTER_S = 0.0  # replicas stay where they are
+REPLACE_AFTER_S = 4.0
+SCRUB_INTERVAL_S = 3.0
 
 
 def address(name: str) -> str:
@@ -59,9 +63,10 @@ class StorageProcess(Process):
         self.machine = Machine(directory / name)
         self.initial: list[InitialNode] = []
         self.on_sync: Callable[[StorageProcess], None] | None = None
-        self.engine: SimEngine
         self.files: LogFiles
         self.product: StorageNode
+        self._is_set_aside = False
+        self._stops = 0  # the life that is being ended in order
 
     def build(self) -> None:
         options = Options(
@@ -71,62 +76,105 @@ class StorageProcess(Process):
             grpc_listen=grpc_address(self.name),
             metrics_listen=f"{self.name}:9100",
             initial_cluster=self.initial,
+            scrub_interval_s=SCRUB_INTERVAL_S,
             raft=SETTINGS,
         )
         disk = Disk(
             directory=self.machine,
             open_engine=self._open_engine,
             open_log=self._open_log,
-            exit=lambda status: self.fatal(f"exit {status}"),
-            replace=self.fatal,
+            exit=self._exit,
+            replace=self._replace,
         )
-        self.product = StorageNode(options, platform(self), disk)
+        try:
+            self.product = StorageNode(options, platform(self), disk)
+        except OSError:
+            self._exit(EXIT_CONFIGURATION)
 
     def _open_engine(self) -> SimEngine:
-        self.engine = SimEngine(self.machine.store, self.at_sync, lambda: self.is_in_thread)
-        return self.engine
+        self.machine.engine = SimEngine(self.machine, self.at_sync, lambda: self.is_in_thread)
+        return self.machine.engine
 
     def _open_log(self, segment_bytes: int) -> LogFiles:
-        self.files = LogFiles(self, self.machine.log)
+        self.files = LogFiles(self, self.machine)
         return self.files
 
     async def begin(self) -> None:
         try:
             await self.product.start()
-        except Exception as error:  # noqa: BLE001 - the process would not start
-            self.fatal(repr(error))
+        except (EngineDamage, BadSnapshot, Corruption) as error:  # as in `main`
+            self._replace(str(error))
+        except (EngineFailure, OSError):
+            self._exit(EXIT_DISK)
         self.network.restarted(self)
+
+    @property
+    def node_id(self) -> str:
+        """Of its disk, empty while it has none yet."""
+        identity = self.machine.identity
+        return "" if identity is None else identity.node_id
+
+    @property
+    def has_cluster(self) -> bool:
+        """Whether the disk says to which cluster it belongs."""
+        identity = self.machine.identity
+        return identity is not None and bool(identity.cluster_id)
 
     @property
     def replicas(self) -> dict[int, Replica]:
         return self.product.node.replicas if self.is_running else {}
 
-    def fatal(self, reason: str) -> NoReturn:
-        """The product ends its process by itself: nothing here gives it a reason to."""
-        self.world.violate("fatal", f"{self.name}: {reason}")
+    # the end
+
+    def _exit(self, status: int) -> NoReturn:
+        """The product ends its process by itself: only a disk gives it a reason to."""
+        if not self.machine.was_full:
+            self.world.violate("fatal", f"{self.name}: exit {status}")
+        raise Exited(status)
+
+    def _replace(self, reason: str) -> NoReturn:
+        """The product sets its disk aside and begins again with an empty one."""
+        self.world.log("SET ASIDE", self.name, reason)
+        self.world.stats["disks set aside"] += 1
+        if not self.machine.was_damaged:
+            self.world.violate("set-aside", f"{self.name}: {reason}")
+        self._is_set_aside = True
+        raise Exited(0)
+
+    def exited(self, status: int) -> None:
+        super().exited(status)
+        if self._is_set_aside:
+            self._is_set_aside = False
+            self.machine.wipe()
 
     def _end(self, *, machine: bool) -> None:
         self.files.crash(self.world.rng, machine=machine)
         super()._end(machine=machine)
+        self.machine.engine = None
         if machine:
             self.machine.crash(self.world.rng)
 
     def stop_planned(self, then: Callable[[], None]) -> None:
         """SIGTERM: everything in order, then gone."""
-        if not self.is_running:
+        if not self.is_running or self._stops == self.life:
             return
+        self._stops = self.life
         self.world.log("STOP", self.name)
         self.world.stats["planned stops"] += 1
         life = self.life
 
         async def stop() -> None:
-            await self.product.stop()
+            try:
+                await self.product.stop()
+            except EngineFailure:  # as in `main`
+                self._exit(EXIT_DISK)
             # (Its own turn is still running.)
             self.world.after(0.0, gone)
 
         def gone() -> None:
             if self.life == life:
                 super(StorageProcess, self)._end(machine=False)
+                self.machine.engine = None
                 then()
 
         def begin() -> None:

@@ -1,35 +1,37 @@
-"""The fate of a simulated cluster, and one whole run of it."""
+"""One whole run of a simulated cluster: a table, clients, faults, recovery, and what must hold in the end."""
 
 import gc
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import admin.balance
 import admin.repair
 import storagenode.change_feed
 import storagenode.checkpoints
+import storagenode.healing
 import storagenode.replica
+import storagenode.scrubbing
 import storagenode.snapshots
 from datamodel.catalog_rows import CATALOG_GROUP
-from storagenode.bootstrap import InitialNode
 from tests.simulation.cluster_checks import Checker, check_histories
-from tests.simulation.cluster_clients import COUNTERS, REGISTERS, TABLE, Clients
-from tests.simulation.cluster_network import Network
-from tests.simulation.cluster_processes import (
-    AdminProcess,
-    RouterProcess,
-    StorageProcess,
-    address,
-)
-from tests.simulation.cluster_world import BadNews, Process, World
+from tests.simulation.cluster_clients import COUNTERS, REGISTERS, Clients, definition
+from tests.simulation.cluster_disk import DiskPath
+from tests.simulation.cluster_faults import Fate
+from tests.simulation.cluster_processes import RouterProcess
+from tests.simulation.cluster_walks import TABLE
+from tests.simulation.cluster_world import BadNews, World
+from tests.simulation.clusters import Cluster
 
 FAULTS_S = 8.0
-RECOVERY_S = 40.0
+RECOVERY_S = 60.0
+SCRUB_S = 30.0
+"""Within this time a replica that is not like the others is found and repaired, when nothing else is wrong."""
 # Bounds made small, so that seconds of simulated life reach them: each is (module, name, value).
 SMALL = (
     (storagenode.snapshots, "CHUNK_BYTES", 400),
@@ -40,7 +42,12 @@ SMALL = (
     (storagenode.checkpoints, "LOOK_INTERVAL_S", 0.2),
     (storagenode.change_feed, "RECORDS_KEPT", 12),
     (storagenode.replica, "RECORDS_KEPT", 12),
+    (storagenode.scrubbing, "STEP_RECORDS", 3),
+    (storagenode.scrubbing, "POLL_S", 0.2),
+    (storagenode.scrubbing, "PATIENCE_S", 4.0),
+    (storagenode.healing, "RETRY_S", 0.3),
     (admin.repair, "INTERVAL_S", 2.0),
+    (admin.balance, "INTERVAL_S", 1.5),
 )
 
 
@@ -52,192 +59,14 @@ def small_bounds() -> Iterator[None]:
         yield
 
 
-class Cluster:
-    """The processes of a run."""
-
-    def __init__(self, world: World, directory: Path) -> None:
-        rng = world.rng
-        self.world = world
-        self.network = network = Network(world)
-        count = rng.choice((3, 3, 3, 4, 5))
-        self.nodes = [
-            StorageProcess(world, network, f"s{n}", f"az{n % 3}", directory) for n in range(count)
-        ]
-        initial = [InitialNode(n.name, n.az, address(n.name)) for n in self.nodes]
-        for node in self.nodes:
-            node.initial = initial
-        seeds = [node.address for node in initial]
-        self.routers = [RouterProcess(world, network, f"r{n}", f"az{n}", seeds) for n in range(2)]
-        self.admins = [
-            AdminProcess(world, network, f"m{n}", seeds) for n in range(rng.choice((1, 2)))
-        ]
-        self.processes: list[Process] = [*self.nodes, *self.routers, *self.admins]
-        for process in self.processes:
-            world.after(0.3 * rng.random(), self.restart, process)
-
-    def restart(self, process: Process) -> None:
-        if not process.is_running:
-            process.start()
-
-
-class Fate:
-    """Faults, each kind at a rate of this seed's own, until told to end."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._world = cluster.world
-        self.is_on = True
-
-    def begin(self) -> None:
-        rng = self._world.rng
-        for rate, action in (
-            (0.8, self._block),
-            (0.5, self._isolate),
-            (1.0, self._reset),
-            (0.5, self._kill),
-            (0.4, self._crash),
-            (0.1, self._crash_many),
-            (0.6, self._pause),
-            (0.4, self._slow_disk),
-            (0.4, self._jump),
-            (0.3, self._stop),
-        ):
-            # Some kinds not at all, some often: what masks what differs from seed to seed.
-            self._repeat(rate * rng.choice((0, 0.5, 1, 1, 2)), action)
-        self._sync_crashes = rng.choice((0, 0, 0.05, 0.3))
-        for node in self._cluster.nodes:
-            node.on_sync = self._at_sync
-
-    def _at_sync(self, node: StorageProcess) -> None:
-        """A crash just behind a sync of the engine finds steps half done."""
-        world, rng = self._world, self._world.rng
-        if not self.is_on or rng.random() >= self._sync_crashes:
-            return
-        life, machine = node.life, rng.random() < 0.6
-
-        def crash() -> None:
-            if node.life == life and self.is_on:
-                node.end(machine=machine)
-                self._later(node)
-
-        world.after(rng.choice((0.0005, 0.005, 0.05)) * rng.random(), crash)
-
-    def _repeat(self, rate: float, action: Callable[[], None]) -> None:
-        world = self._world
-
-        def again() -> None:
-            if self.is_on:
-                action()
-                world.after(world.rng.expovariate(rate), again)
-
-        if rate > 0:
-            world.after(world.rng.expovariate(rate), again)
-
-    def end(self) -> None:
-        """All faults end; whatever is down starts."""
-        self.is_on = False
-        self._world.log("HEAL")
-        self._cluster.network.heal()
-        for process in self._cluster.processes:
-            process.paused_until = process.slow_until = 0.0
-            process.arm()
-            self._cluster.restart(process)
-
-    def _any(self, processes: list[Any] | None = None) -> Any:
-        return self._world.rng.choice(processes or self._cluster.processes)
-
-    def _node(self) -> StorageProcess:
-        """A storage node, one that leads something more often than not."""
-        rng = self._world.rng
-        leaders = [
-            node
-            for node in self._cluster.nodes
-            if any(replica.standing.is_leading for replica in node.replicas.values())
-        ]
-        return rng.choice(leaders if leaders and rng.random() < 0.6 else self._cluster.nodes)
-
-    def _later(self, process: Process) -> None:
-        rng = self._world.rng
-        delay = rng.choice((0.05, 0.5, 3.0)) * (0.1 + rng.random())
-        self._world.after(delay, self._cluster.restart, process)
-
-    def _block(self) -> None:
-        rng, network = self._world.rng, self._cluster.network
-        a, b = self._node(), self._any()
-        if a is b:
-            return
-        duration = rng.choice((0.2, 1.0, 4.0)) * rng.random()
-        if rng.random() < 0.7:
-            network.block(a, b, duration)
-        if rng.random() < 0.6:
-            network.block(b, a, duration)
-
-    def _isolate(self) -> None:
-        rng, network = self._world.rng, self._cluster.network
-        a = self._node() if rng.random() < 0.8 else self._any()
-        duration = 0.2 + 3 * rng.random()
-        both, only_nodes = rng.random() < 0.6, rng.random() < 0.4
-        inward = rng.random() < 0.5
-        for b in self._cluster.nodes if only_nodes else self._cluster.processes:
-            if b is not a:
-                if both or inward:
-                    network.block(b, a, duration)
-                if both or not inward:
-                    network.block(a, b, duration)
-
-    def _reset(self) -> None:
-        a, b = self._node(), self._any()
-        if a is not b:
-            self._cluster.network.reset(a, b)
-
-    def _kill(self) -> None:
-        process = self._node() if self._world.rng.random() < 0.6 else self._any()
-        process.end(machine=False)
-        self._later(process)
-
-    def _crash(self) -> None:
-        process = self._node()
-        process.end(machine=True)
-        self._later(process)
-
-    def _crash_many(self) -> None:
-        rng = self._world.rng
-        for process in self._cluster.nodes:
-            if rng.random() < 0.75:
-                process.end(machine=rng.random() < 0.8)
-                self._later(process)
-
-    def _pause(self) -> None:
-        rng = self._world.rng
-        process = self._node() if rng.random() < 0.7 else self._any()
-        process.pause(rng.choice((0.2, 1.5, 5.0)) * rng.random())
-
-    def _slow_disk(self) -> None:
-        node, rng = self._node(), self._world.rng
-        node.slow_until = self._world.now + 3 * rng.random()
-        self._world.log("SLOW DISK", node.name)
-        self._world.stats["slow disks"] += 1
-
-    def _jump(self) -> None:
-        """The wall clock is set: by a little as by NTP, or by a lot as by hand."""
-        node, rng = self._node(), self._world.rng
-        jump = rng.choice((0.1, 3.0, 100.0)) * (2 * rng.random() - 1)
-        node.wall_offset_s += jump
-        self._world.log("WALL CLOCK", node.name, f"{jump:+.3f}")
-        self._world.stats["clock jumps"] += 1
-
-    def _stop(self) -> None:
-        process = self._node()
-        process.stop_planned(lambda: self._later(process))
-
-
 class Run:
     """One seed."""
 
     def __init__(self, world: World, directory: Path, news: BadNews) -> None:
         self.world = world
         self.cluster = Cluster(world, directory)
-        self.clients = Clients(world, self.cluster.routers)
+        self._has_indexes = world.rng.random() < 0.7
+        self.clients = Clients(world, self.cluster.routers, has_indexes=self._has_indexes)
         self.fate = Fate(self.cluster)
         self.checker = Checker(world, self.cluster.nodes, news)
         self._is_table_active = False
@@ -262,7 +91,7 @@ class Run:
 
     def _create_table(self) -> None:
         rng = self.world.rng
-        members = self._definition(rng.choice((1, 2, 3)))
+        members = definition(TABLE, rng.choice((1, 2, 3)), has_indexes=self._has_indexes)
         router = rng.choice(self.cluster.routers)
         router.call("CreateTable", members, lambda *answer: self._answered("CreateTable", *answer))
         router.call(
@@ -273,26 +102,11 @@ class Run:
         if not self._is_table_active:
             self.world.after(0.5, self._create_table)
 
-    def _definition(self, partitions: int) -> dict[str, Any]:
-        return {
-            "TableName": TABLE,
-            "BillingMode": "PAY_PER_REQUEST",
-            "KeySchema": [
-                {"AttributeName": "pk", "KeyType": "HASH"},
-                {"AttributeName": "sk", "KeyType": "RANGE"},
-            ],
-            "AttributeDefinitions": [
-                {"AttributeName": "pk", "AttributeType": "S"},
-                {"AttributeName": "sk", "AttributeType": "S"},
-            ],
-            "Tags": [{"Key": "quorate:partitions", "Value": str(partitions)}],
-        }
-
     def _other_tables(self) -> None:
         """Somebody creates and deletes another table again and again."""
         rng = self.world.rng
         if self.fate.is_on:
-            members = {**self._definition(rng.choice((1, 2))), "TableName": "others"}
+            members = definition("others", rng.choice((1, 2)), has_indexes=self._has_indexes)
             operation = rng.choice(("CreateTable", "DeleteTable"))
             if operation == "DeleteTable":
                 members = {"TableName": "others"}
@@ -336,12 +150,34 @@ class Run:
             world.violate("not-served", f"{len(served)} of {expected}")
         # Calls that were under way when faults ended.
         world.run(world.now + 0.5)
+        self._converge(deadline)
+        self.clients.give_up()
+        check_histories(world, self.clients.histories)
+        if world.rng.random() < 0.4:
+            self._scrub()
+
+    def _converge(self, deadline: float) -> None:
+        world = self.world
         while reason := self._difference():
             if world.now > deadline:
                 world.violate("not-converged", reason)
             world.run(world.now + 0.5)
-        self.clients.give_up()
-        check_histories(world, self.clients.histories)
+
+    def _scrub(self) -> None:
+        """A record that is sound in itself and not what the other replicas have is found and repaired."""
+        world, rng = self.world, self.world.rng
+        choices = [
+            (node, replica)
+            for node in self.cluster.nodes
+            for replica in node.replicas.values()
+            if replica.item_count and replica.group_id != CATALOG_GROUP
+        ]
+        node, replica = rng.choice(choices)
+        what = node.machine.falsify(rng, replica.start, replica.end)
+        world.log("FALSE", node.name, replica.group_id, what)
+        world.stats["false records"] += 1
+        world.has_broken_disks = True
+        self._converge(world.now + SCRUB_S)
 
     def _serve(self, router: RouterProcess, key: str, served: set[tuple[str, str]]) -> None:
         kinds = iter(("add" if key in COUNTERS else "write", "read", "glance"))
@@ -381,6 +217,7 @@ def simulate(seed: int, *, is_tracing: bool = False) -> World:
     finally:
         world.end()
         shutil.rmtree(directory, ignore_errors=True)
+        DiskPath.machines.clear()
         collect()
     return world
 

@@ -22,6 +22,16 @@ from tests.simulation.options import Violation
 
 FOREVER = float("inf")
 EXTRAS = ("group", "index", "replica", "node", "peer", "reason", "kind", "table", "job", "step")
+# What damage or a full disk make the product say.
+EXCUSED = (
+    "replica out of service",
+    "scrub met damage",
+    "replicas differ and no majority agrees",
+    "a replica differs from the majority",
+    "the engine failed",
+    "the engine cannot be used",
+    "the node's identity cannot be stored",
+)
 PACKAGES = ("raft", "proto", "storagenode", "router", "admin", "asyncio")
 
 
@@ -40,6 +50,7 @@ class World:
         self.is_over = False
         self.violation: Violation | None = None
         self.process: Process | None = None  # whose turn it is
+        self.has_broken_disks = False
         self.after_turn: Callable[[Process], None] = lambda process: None
         self._agenda: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
@@ -94,6 +105,12 @@ class World:
             self.violation = Violation(kind, detail)
             self.violation.__cause__ = cause
         return self.violation
+
+
+class Exited(SystemExit):
+    """The process has called exit: nothing of it happens any more."""
+
+    code: int
 
 
 class _NoSelector:
@@ -228,10 +245,28 @@ class Process:
         events._set_running_loop(self.loop)
         try:
             function()
+        except Exited as exit_:
+            self.exited(exit_.code)
         finally:
             events._set_running_loop(None)
             self.world.process = before
         self.arm()
+
+    def exit(self, status: int) -> NoReturn:
+        """What `os._exit` is to a process, from within it."""
+        raise Exited(status)
+
+    def exited(self, status: int) -> None:
+        """It has ended by itself; its supervisor starts it again."""
+        world = self.world
+        world.log("EXIT", self.name, status)
+        world.stats[f"exits {status}"] += 1
+        self._end(machine=False)
+        world.after(0.2 + world.rng.random(), self.restart)
+
+    def restart(self) -> None:
+        if not self.is_running and not self.world.is_over:
+            self.start()
 
     def end(self, *, machine: bool) -> None:
         """The process dies this instant, with or without its machine."""
@@ -288,6 +323,8 @@ class Process:
             world.process = self
             try:
                 self.loop.turn()
+            except Exited as exit_:
+                self.exited(exit_.code)
             finally:
                 world.process = None
             world.after_turn(self)
@@ -368,6 +405,8 @@ class BadNews(logging.Handler):
             return
         text += f" {error!r}"
         self._world.log("ERROR", text)
+        if self._world.has_broken_disks and record.msg.startswith(EXCUSED):
+            return
         frames = []
         trace = error.__traceback__ if error is not None else None
         while trace is not None:

@@ -9,15 +9,9 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
 from unittest import mock
 
-from raft.node_log import NodeLog
-from raft.replica import Replica as RaftReplica
-from storagenode.request_memory import RequestMemory
-from storagenode.writing import Writes
-from tests.simulation.cluster_disk import LogFiles
+from tests.simulation.cluster_mutations import MUTATIONS
 from tests.simulation.cluster_workload import collect, simulate
 from tests.simulation.options import Violation
 
@@ -65,64 +59,6 @@ def run(seeds: range, stop_after: int = 5) -> tuple[int, Counter[str]]:
         flush=True,
     )
     return done, kinds
-
-
-# --- rules switched off -------------------------------------------------------------------------------------
-
-
-def _acknowledge_before_sync(self: LogFiles, data: bytes, on_durable: Callable[[], None]) -> None:
-    """Written, and called durable at once: what a disk that lies does."""
-    self._files[self._open].data += data
-    self._process.post(on_durable)
-
-
-def _expire_by_wall_clock(self: RequestMemory, now: int) -> None:
-    newest = self._runs[-1][0] if self._runs else 0
-    while self._runs and self._runs[0][0] < newest - 10_000_000:
-        for _ in range(self._runs.popleft()[1]):
-            self._results.pop(self._ids.popleft())
-
-
-def _no_memory(self: RequestMemory, request_id: bytes) -> None:
-    return None
-
-
-def _refuse_at_once(self: Writes, pending: Any, effect: Any, depends_on: int) -> None:
-    """Answer from what is proposed, before it is certain and without leadership confirmed."""
-    self._proposals, proposals = {}, self._proposals
-    with mock.patch.object(self, "_confirm", lambda finish: finish(True)):
-        _ANSWER_UNWRITTEN(self, pending, effect, depends_on)
-    self._proposals = proposals
-
-
-_ANSWER_UNWRITTEN = Writes._answer_unwritten
-
-
-def _read_unsynced(read: Any) -> Any:
-    """Recovery that believes what it reads without making the last segment durable."""
-
-    def read_segment(self: NodeLog, number: int, *args: Any, is_last: bool) -> int | None:
-        truncate = self._storage.truncate
-
-        def cut(segment: int, size: int) -> None:
-            if self._storage.read(segment)[size:].strip(b"\0"):
-                truncate(segment, size)
-
-        with mock.patch.object(self._storage, "truncate", cut):
-            return read(self, number, *args, is_last=is_last)  # type: ignore[no-any-return]
-
-    return read_segment
-
-
-MUTATIONS: dict[str, tuple[Any, str, Any]] = {
-    "ack before fsync": (LogFiles, "append", _acknowledge_before_sync),
-    "no memory of requests": (RequestMemory, "get", _no_memory),
-    "memory by wall clock": (RequestMemory, "expire", _expire_by_wall_clock),
-    "queued retries done again": (Writes, "_answer_done", lambda self: None),
-    "refusals before they are certain": (Writes, "_answer_unwritten", _refuse_at_once),
-    "a lease without end": (RaftReplica, "lease_is_valid", lambda self: self._core.is_leader),
-    "unsynced tail believed": (NodeLog, "_read_segment", _read_unsynced(NodeLog._read_segment)),
-}
 
 
 def search(name: str, seeds: int) -> str | None:

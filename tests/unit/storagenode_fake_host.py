@@ -38,7 +38,7 @@ class FakeHost:
     def recover(self):
         return self.recovered
 
-    def open_group(self, group_id, machine, on_writable):
+    def open_group(self, group_id, machine, on_writable, committed=None):
         group = self.opened[group_id] = FakeGroup(machine, self.round)
         return group
 

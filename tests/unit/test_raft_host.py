@@ -2,7 +2,10 @@
 
 import asyncio
 import random
+import shutil
 import time
+
+import pytest
 
 from raft.files import FileLogStorage
 from raft.group import (
@@ -15,6 +18,7 @@ from raft.group import (
     Settings,
 )
 from raft.host import MultiRaftHost
+from raft.node_log import Corruption
 
 NODES = [NodeId("a"), NodeId("b"), NodeId("c")]
 SETTINGS = Settings(heartbeat_s=0.05, election_min_s=0.2, election_max_s=0.4)
@@ -82,7 +86,7 @@ class LocalTransport:
 
 
 class Node:
-    def __init__(self, directory, node, hosts):
+    def __init__(self, directory, node, hosts, committed=None):
         loop = asyncio.get_running_loop()
         self.storage = FileLogStorage(
             directory / node, loop.call_soon_threadsafe, SETTINGS.log_segment_bytes
@@ -99,7 +103,7 @@ class Node:
         )
         recovered = self.host.recover()
         if recovered:
-            self.group = self.host.open_group(GROUP, self.machine, lambda: None)
+            self.group = self.host.open_group(GROUP, self.machine, lambda: None, committed)
         else:
             self.group = self.host.create_group(
                 GROUP,
@@ -161,6 +165,29 @@ def test_elects_replicates_and_restarts(tmp_path):
         assert await asyncio.wait_for(barrier, 5)
         for node in nodes:
             node.stop()
+
+    asyncio.run(scenario())
+
+
+def test_what_an_earlier_life_applied_needs_no_majority_to_be_applied_again(tmp_path):
+    async def scenario():
+        hosts = {}
+        nodes = [Node(tmp_path, node, hosts) for node in NODES]
+        for number in range(3):
+            assert await propose(nodes, b"%d" % number) is Outcome.COMMITTED
+        leader = next(n for n in nodes if n.group.is_leader)
+        applied = (leader.machine.index, leader.machine.term)
+        name = NODES[nodes.index(leader)]
+        for node in nodes:
+            node.stop()
+        for missing in ((applied[0], applied[1] + 1), (applied[0] + 9, applied[1])):
+            copy = tmp_path / str(missing[0] + missing[1])
+            shutil.copytree(tmp_path / name, copy / name)
+            with pytest.raises(Corruption, match="is not in the log"):
+                Node(copy, name, {}, missing)
+        alone = Node(tmp_path, name, {}, applied)
+        await until(lambda: alone.machine.applied == [b"0", b"1", b"2"])
+        alone.stop()
 
     asyncio.run(scenario())
 

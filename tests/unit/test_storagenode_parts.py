@@ -1,6 +1,7 @@
 """The small parts: formats, request memory, checkpoints, the data directory, metrics, turns of pages."""
 
 import asyncio
+import errno
 
 import msgspec
 import pytest
@@ -28,6 +29,7 @@ from storagenode.log_entries import (
 from storagenode.main import initial_cluster, parse_flags
 from storagenode.memory_engine import MemoryEngine
 from storagenode.metrics import MeasuredLog, NodeCollector
+from storagenode.peers import Peers
 from storagenode.request_memory import MEMORY_US, RESULT_BYTES_MAX, RequestMemory
 from tests.unit.storagenode_fake_host import FakeHost, make_node
 from tests.unit.storagenode_harness import MEMBERS, World, fresh_state, put
@@ -368,3 +370,12 @@ def test_flags():
 def test_bad_initial_clusters(text):
     with pytest.raises(Exception, match=r"expected|twice"):
         initial_cluster(text)
+
+
+def test_peers_that_cannot_be_stored_are_known_all_the_same():
+    def no_space(book):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    peers = Peers("node-1", lambda *_: None, [], no_space)
+    peers.learn([Peer("node-2", "n2", "az2", "h:2")])
+    assert peers.find("node-2").address == "h:2"
