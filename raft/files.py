@@ -12,6 +12,9 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from raft.log_check import check_segment
+from raft.node_log import Corruption
+
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".raftlog"
@@ -47,6 +50,11 @@ class FileLogStorage:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._file = -1
         self._offset = 0
+        self._segment = 0
+        self._durable = (0, 0)  # the open segment, and how much of it is synced
+        # The segment that was read again last, and the batch that must follow it.
+        self._checked = 0
+        self._expected: int | None = None
         directory.mkdir(parents=True, exist_ok=True)
         self._numbers = sorted(
             int(path.name.removesuffix(_SUFFIX)) for path in directory.glob("*" + _SUFFIX)
@@ -75,6 +83,37 @@ class FileLogStorage:
     def read(self, segment: int) -> bytes:
         """All bytes of a segment, preallocated zeros included (recovery only)."""
         return self._path(segment).read_bytes()
+
+    def check_next(self) -> None:
+        """Read what is durable of one more segment again, in turns. Call it in a thread of its own.
+
+        Raises:
+            raft.node_log.Corruption: It is not as it was written, or cannot be read.
+        """
+        numbers = list(self._numbers)
+        before, self._checked = self._checked, 0
+        number = next((n for n in numbers if n > before), numbers[0] if numbers else 0)
+        open_segment, synced = self._durable
+        if not 0 < number <= open_segment:
+            return  # it is being made
+        follows = before in numbers and numbers.index(before) + 1 == numbers.index(number)
+        try:
+            with self._path(number).open("rb", buffering=1 << 18) as file:
+                # The system's copy in memory says nothing about the disk.
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                self._expected = check_segment(
+                    file,
+                    number,
+                    synced if number == open_segment else None,
+                    self._expected if follows else None,
+                )
+        except FileNotFoundError:
+            if number in self._numbers:
+                raise Corruption(f"segment {number} is gone") from None
+            return
+        except OSError as error:
+            raise Corruption(f"segment {number}: {error}") from error
+        self._checked = number
 
     def truncate(self, segment: int, size: int) -> None:
         """Durably cut a torn tail; what is before it is durable as well then (recovery only)."""
@@ -119,17 +158,20 @@ class FileLogStorage:
             view = view[written:]
         if self._fsync:
             os.fdatasync(self._file)
+        self._durable = (self._segment, self._offset)
 
     def _open(self, segment: int) -> None:
         if self._file >= 0:
             os.close(self._file)
         self._file = os.open(self._path(segment), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         self._offset = 0
+        self._segment = segment
         # So that fdatasync of a batch need not also make a new file size durable.
         os.posix_fallocate(self._file, 0, self._segment_bytes)
         if self._fsync:
             os.fsync(self._file)
             self._sync_directory()
+        self._durable = (segment, 0)
 
     def _delete(self, segment: int) -> None:
         self._path(segment).unlink()

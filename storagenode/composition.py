@@ -25,6 +25,7 @@ from proto.observability import serve_metrics
 from proto.process import Platform
 from raft.group import GroupId, LogStorage, NodeId, Settings
 from raft.host import MultiRaftHost
+from raft.node_log import Corruption as LogCorruption
 from storagenode.apply_round import ApplyRound
 from storagenode.bootstrap import InitialNode
 from storagenode.checkpoints import Checkpoints
@@ -100,6 +101,13 @@ class Directory(Protocol):
 
 class LogFiles(LogStorage, Protocol):
     """The raft log's files, open."""
+
+    def check_next(self) -> None:
+        """Read what is durable of one more segment again. Blocks; call it off the loop.
+
+        Raises:
+            node_log.Corruption: It is not as it was written.
+        """
 
     def close(self) -> None:
         """Finish what was handed over."""
@@ -263,9 +271,15 @@ class StorageNode:
     def _engine_hopeless(self, error: EngineFailure) -> None:
         """The engine cannot be repaired from within: this disk is given up, the others have what it had."""
         log.critical("the engine cannot be used: %s", error)
-        if self._options.keep_damaged or not isinstance(error, EngineDamage):
+        if not isinstance(error, EngineDamage):
             self._disk.exit(EXIT_DISK)
-        self._disk.replace(str(error))
+        self._disk_damaged(str(error))
+
+    def _disk_damaged(self, reason: str) -> NoReturn:
+        log.critical("the disk is damaged: %s", reason)
+        if self._options.keep_damaged:
+            self._disk.exit(EXIT_DISK)
+        self._disk.replace(reason)
 
     def _replica_failed(self, group: GroupId, error: BaseException) -> None:
         """A replica cannot go on from its memory. Damaged input stays damaged; anything else restarts from disk."""
@@ -287,6 +301,8 @@ class StorageNode:
                 raise
             except EngineFailure as error:
                 self._engine_failed(error)
+            except LogCorruption as error:
+                self._disk_damaged(f"the log is damaged: {error}")
             except Exception:
                 log.critical("background work failed", exc_info=True)
                 self._disk.exit(EXIT_FAILED)
@@ -302,7 +318,7 @@ class StorageNode:
 
         Raises:
             OSError: It cannot listen.
-            EngineFailure, UnknownFormat, BadSnapshot, raft.node_log.Corruption: What is on the disk cannot be used.
+            EngineFailure, UnknownFormat, BadSnapshot, node_log.Corruption: What is on the disk cannot be used.
         """
         options, presence = self._options, self._presence
         self.node.recover()
@@ -350,17 +366,22 @@ class StorageNode:
             },
         )
 
-    def watch_files(self, interval_s: float) -> None:
-        """From now on, compare the engine's files with the directory: a table that is gone reads as "not found" and
-        must not stay unnoticed until the next start.
+    def watch_files(self, engine_interval_s: float, log_interval_s: float) -> None:
+        """From now on, look after files that nobody reads as long as all is well: a table that is gone counts as
+        "not found", and the log is read at the next start only, when other disks may have suffered as well.
+
+        Args:
+            engine_interval_s: How often the engine's files are compared with the directory.
+            log_interval_s: How often a segment of the log is read, in turns.
         """
 
-        async def watch() -> None:
+        async def watch(check: Callable[[], None], interval_s: float) -> None:
             while True:
                 await asyncio.sleep(interval_s)
-                await asyncio.to_thread(self._engine.check_files)
+                await asyncio.to_thread(check)
 
-        self._spawn(watch())
+        self._spawn(watch(self._engine.check_files, engine_interval_s))
+        self._spawn(watch(self._files.check_next, log_interval_s))
 
     def _is_ready(self) -> bool:
         """In the cluster, and every replica follows a leader: only then may the next node of a rolling restart

@@ -12,8 +12,10 @@ damaged      why the directory must not be used any more; set aside at the next 
 import fcntl
 import logging
 import os
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -33,7 +35,11 @@ class ForeignDirectory(Exception):
     """The data directory belongs to another node, or to a release that this one does not understand."""
 
 
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
+class DamagedDirectory(Exception):
+    """What the data directory says of itself is not what was written."""
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who this disk is. `node_id` is never reused; an empty `cluster_id` means that no cluster is known yet."""
 
     version: int = IDENTITY_VERSION
@@ -84,28 +90,29 @@ class DataDirectory:
 
         Raises:
             ForeignDirectory: The disk is another node's.
+            DamagedDirectory: Whose it is cannot be told any more.
         """
         path = self.path / "node.json"
         if not path.exists():
+            if self.log.exists() or self.engine.exists():
+                raise DamagedDirectory(f"{path} is missing")
             identity = Identity(node_id=f"{name}.{random_suffix}", name=name, az=az)
             self.store_identity(identity)
             return identity
-        try:
-            identity = msgspec.json.decode(path.read_bytes(), type=Identity)
-        except msgspec.MsgspecError as error:
-            raise ForeignDirectory(f"{path}: {error}") from error
+        identity, is_sealed = _decode_identity(path)
         if identity.version != IDENTITY_VERSION:
             raise ForeignDirectory(f"{path}: version {identity.version} is not known")
         if identity.name != name:
             raise ForeignDirectory(f"{path} is the disk of {identity.name}, not of {name}")
-        if identity.az != az:
+        if identity.az != az or not is_sealed:
             identity = msgspec.structs.replace(identity, az=az)
             self.store_identity(identity)
         return identity
 
     def store_identity(self, identity: Identity) -> None:
         """Durably."""
-        self._store("node.json", msgspec.json.encode(identity))
+        sealed = {**msgspec.to_builtins(identity), "crc32": _checksum(identity)}
+        self._store("node.json", msgspec.json.encode(sealed))
 
     def load_peers(self) -> list[Peer]:
         """Peers of an earlier life; none if the file is missing or damaged (they introduce themselves anew)."""
@@ -126,6 +133,23 @@ class DataDirectory:
             os.fsync(file.fileno())
         temporary.replace(final)
         _sync_directory(self.path)
+
+
+def _checksum(identity: Identity) -> int:
+    return zlib.crc32(msgspec.json.encode(identity))
+
+
+def _decode_identity(path: Path) -> tuple[Identity, bool]:
+    """The identity, and whether it has a checksum (releases before the first wrote none)."""
+    try:
+        fields = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        checksum = fields.pop("crc32", None)
+        identity = msgspec.convert(fields, Identity)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise DamagedDirectory(f"{path}: {error}") from error
+    if checksum not in (None, _checksum(identity)):
+        raise DamagedDirectory(f"{path}: the checksum is wrong")
+    return identity, checksum is not None
 
 
 def note_damage(path: Path, reason: str) -> None:

@@ -5,6 +5,7 @@ A directory that is damaged is set aside, and the process starts again as a new 
 
 import argparse
 import asyncio
+import errno
 import gc
 import logging
 import os
@@ -33,6 +34,7 @@ from storagenode.composition import (
     StorageNode,
 )
 from storagenode.data_directory import (
+    DamagedDirectory,
     DataDirectory,
     DirectoryInUse,
     ForeignDirectory,
@@ -49,7 +51,8 @@ from storagenode.snapshots import BadSnapshot
 log = logging.getLogger(__name__)
 
 FILES_CHECK_S = 5.0
-"""How often the engine's files are compared with the directory."""
+LOG_CHECK_S = 30.0
+"""How often the engine's files are compared with the directory, and the next segment of the log is read again."""
 GC_THRESHOLDS = (50_000, 20, 100)
 
 
@@ -128,23 +131,30 @@ def main(argv: list[str]) -> int:
     except (DirectoryInUse, ForeignDirectory) as error:
         log.critical("cannot start: %s", error)
         return EXIT_CONFIGURATION
-    except (EngineDamage, BadSnapshot, LogCorruption) as error:
-        log.critical("the data directory is damaged: %s", error)
-        if flags.keep_damaged:
-            return EXIT_DISK
-        try:
-            set_aside(flags.data_dir, str(error))
-        except OSError as failure:
-            log.critical("cannot set the data directory aside: %s", failure)
-            return EXIT_DISK
-        _start_again()
+    except (EngineDamage, BadSnapshot, LogCorruption, DamagedDirectory) as error:
+        return _give_up(flags, error)
     except (EngineFailure, UnknownFormat) as error:
         log.critical("cannot use the data directory: %s", error)
         return EXIT_DISK
     except OSError as error:
+        if error.errno == errno.EIO:  # a sector of the log, say, that cannot be read
+            return _give_up(flags, error)
         log.critical("cannot start: %s", error)
-        return EXIT_CONFIGURATION
+        return EXIT_DISK if error.errno in (errno.ENOSPC, errno.EDQUOT) else EXIT_CONFIGURATION
     return 0
+
+
+def _give_up(flags: argparse.Namespace, error: Exception) -> int:
+    """Start again as a new disk, unless that is not wanted, or cannot be."""
+    log.critical("the data directory is damaged: %s", error)
+    if flags.keep_damaged:
+        return EXIT_DISK
+    try:
+        set_aside(flags.data_dir, str(error))
+    except OSError as failure:
+        log.critical("cannot set the data directory aside: %s", failure)
+        return EXIT_DISK
+    return _start_again()
 
 
 async def _run(flags: argparse.Namespace) -> None:
@@ -161,7 +171,7 @@ async def _run(flags: argparse.Namespace) -> None:
         stop = stop_event()
         node = StorageNode(_options(flags), _platform(), _disk(flags, directory))
         await node.start()
-        node.watch_files(FILES_CHECK_S)
+        node.watch_files(FILES_CHECK_S, LOG_CHECK_S)
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)

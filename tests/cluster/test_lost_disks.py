@@ -10,6 +10,7 @@ from pathlib import Path
 import plyvel
 import pytest
 
+from storagenode import leveldb_log
 from tests.cluster.harness import (
     LocalCluster,
     http_get,
@@ -48,10 +49,10 @@ def is_whole(cluster: LocalCluster, lost: set[str]) -> bool:
 
 
 def node_id(cluster: LocalCluster, name: str) -> str:
-    """Of the disk that the node runs on; empty while it has none."""
+    """Of the disk that the node runs on; empty while it has none, or does not know."""
     try:
         return str(json.loads((data_directory(cluster, name) / "node.json").read_text())["node_id"])
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return ""
 
 
@@ -118,7 +119,25 @@ def damage_log(directory: Path) -> None:
     flip_bytes(segment, 4096)
 
 
-@pytest.mark.parametrize("damage", [damage_engine, damage_log])
+def damage_identity(directory: Path) -> None:
+    flip_bytes(directory / "node.json", 30, 1)
+
+
+def lose_identity(directory: Path) -> None:
+    (directory / "node.json").unlink()
+
+
+def damage_manifest(directory: Path) -> None:
+    """The length of its last record: LevelDB alone would go back to an older version without a word."""
+    (manifest,) = (directory / "engine").glob("MANIFEST-*")
+    data = manifest.read_bytes()
+    ends = [0, *(end for end, _, _ in leveldb_log._records(data))]
+    flip_bytes(manifest, ends[-2] + 5, 1)
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_engine, damage_log, damage_manifest, damage_identity, lose_identity]
+)
 def test_damage_is_found_and_repaired_and_never_served(
     own_cluster: LocalCluster, damage: Callable[[Path], None]
 ):
@@ -137,13 +156,56 @@ def test_damage_is_found_and_repaired_and_never_served(
     def repaired() -> bool:
         for n in range(0, 400, 7):
             assert get(client, f"before-{n}", strong=False) == n
-        return node_id(own_cluster, victim) != old and is_whole(own_cluster, {old})
+        return node_id(own_cluster, victim) not in ("", old) and is_whole(own_cluster, {old})
 
     wait_until(repaired, 90, "found and repaired", 0.3)
     assert (directory.parent / f"{directory.name}.damaged-1" / "damaged").exists()
     for n in range(400):
         assert get(client, f"before-{n}") == n
     client.close()
+
+
+def test_bits_flipped_in_the_engines_files_of_a_running_node_are_never_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Open, mapped, and in part read before: reads and scrubbing find it, and the disk is rebuilt."""
+    monkeypatch.setenv("QUORATE_SCRUB_INTERVAL", "5")
+    with running_cluster(tmp_path / "data", "--no-restart") as cluster:
+        create_table(cluster)
+        client = WireClient(cluster.http)
+        for n in range(400):
+            put(client, f"before-{n}", n)
+        victim = "storage-az1-0"
+        directory = data_directory(cluster, victim)
+        old = node_id(cluster, victim)
+        cluster.terminate(victim)  # which leaves a checkpoint
+        cluster.restart(victim)
+        cluster.wait_process_ready(victim)
+        tables = sorted((directory / "engine").glob("*.ldb"))
+        assert tables
+        for n in range(0, 400, 20):
+            assert get(client, f"before-{n}", strong=False) == n
+        for table in tables:
+            for offset in range(100, table.stat().st_size - 100, 3000):
+                flip_bytes(table, offset, 1)
+        pid = cluster.pid(victim)
+
+        def repaired() -> bool:
+            for n in range(0, 400, 7):
+                assert get(client, f"before-{n}", strong=False) == n
+            status, text = http_get(cluster.process(victim)["metrics"])
+            found = status and "quorate_storagenode_scrub_mismatches_total 0.0" not in text
+            return bool(found or node_id(cluster, victim) != old) and is_whole(cluster, {old})
+
+        wait_until(repaired, 120, "found and repaired", 0.3)
+        assert is_alive(pid), "it starts again by itself, in place"
+        aside = directory.parent / f"{directory.name}.damaged-1"
+        assert "mismatch" in (aside / "damaged").read_text()
+        assert "the disk is damaged" in cluster.log()
+        for n in range(400):
+            assert get(client, f"before-{n}", strong=False) == n
+            assert get(client, f"before-{n}") == n
+        client.close()
 
 
 def metric(cluster: LocalCluster, name: str) -> float:

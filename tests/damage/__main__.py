@@ -12,10 +12,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from tests.damage import harm
 from tests.damage.engine_store import Store, Wrong
+from tests.damage.node_log import Log
 
 Judge = Callable[[harm.Harm], str]
 FLIPS_PER_FILE = 60
@@ -37,12 +39,26 @@ def engine_files(directory: Path, seed: int) -> Iterator[tuple[str, bytes, Judge
             yield f"{kind}{', compacted' if compact else ''}", path.read_bytes(), judge
 
 
+def log_files(directory: Path, seed: int) -> Iterator[tuple[str, bytes, Judge]]:
+    """The same of the segments of a raft log. (Gross damage to the last one cannot always be told from a write that
+    never ended.)
+    """
+    written = Log(directory / "log", seed)
+    for path in written.segments[:-1]:
+
+        def judge(damage: harm.Harm, name: str = path.name) -> str:
+            return written.judge(damage, name, directory / "copy")
+
+        yield "raft log", path.read_bytes(), judge
+
+
 def play(seed: int, every: bool, verdicts: Counter[tuple[str, str]]) -> list[str]:
     """Damage the files of one seed; returns what was wrong."""
     chance = random.Random(seed)
     wrong = []
     with tempfile.TemporaryDirectory(prefix="quorate-damage-") as name:
-        for kind, data, judge in engine_files(Path(name), seed):
+        directory = Path(name)
+        for kind, data, judge in chain(engine_files(directory, seed), log_files(directory, seed)):
             damages = (
                 harm.every_flip(len(data))
                 if every

@@ -13,7 +13,13 @@ from storagenode import checkpoints as checkpoints_module
 from storagenode import request_memory
 from storagenode.apply_round import ApplyRound
 from storagenode.checkpoints import Checkpoints
-from storagenode.data_directory import DataDirectory, DirectoryInUse, ForeignDirectory, Peer
+from storagenode.data_directory import (
+    DamagedDirectory,
+    DataDirectory,
+    DirectoryInUse,
+    ForeignDirectory,
+    Peer,
+)
 from storagenode.engine import EngineFailure
 from storagenode.log_entries import (
     Entry,
@@ -282,7 +288,7 @@ def test_an_identity_is_made_once(tmp_path):
     with pytest.raises(ForeignDirectory):
         directory.load_identity("n2", "az1", "cccc")
     (tmp_path / "d" / "node.json").write_text("{")
-    with pytest.raises(ForeignDirectory):
+    with pytest.raises(DamagedDirectory):
         directory.load_identity("n1", "az1", "cccc")
     directory.close()
 
