@@ -6,12 +6,12 @@ each costs its group some milliseconds. Decided in `placement.choose_transfers`.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter
 
-from admin.nodes import NodeRefused, NodeUnreachable, StorageNodes, fetch_statuses
+from admin.nodes import NodeRefused, NodeUnreachable, StorageNodes, fetch_statuses, leaders
 from admin.placement import LedGroup, Transfer, choose_transfers
 from proto import control_pb2
 from proto.catalog_client import CatalogClient
@@ -29,18 +29,13 @@ LAG_ENTRIES_MAX: Final = 64
 Report = control_pb2.NodeStatusResponse
 
 
-def led_groups(reports: Iterable[Report]) -> list[LedGroup]:
+def led_groups(reports: Collection[Report]) -> list[LedGroup]:
     """The groups that these nodes lead, and who else of these nodes could. Pure."""
     followers: dict[int, list[tuple[str, control_pb2.ReplicaStatus]]] = {}
-    leaders: dict[int, tuple[str, control_pb2.ReplicaStatus]] = {}
     for report in reports:
         for replica in report.replicas:
-            group = replica.partition.group
-            if replica.role == "leader":
-                known = leaders.get(group)
-                if known is None or known[1].term < replica.term:
-                    leaders[group] = (report.node_id, replica)
-            elif replica.role == "follower":
+            if replica.role == "follower":
+                group = replica.partition.group
                 followers.setdefault(group, []).append((report.node_id, replica))
     return [
         LedGroup(
@@ -54,7 +49,7 @@ def led_groups(reports: Iterable[Report]) -> list[LedGroup]:
                 <= LAG_ENTRIES_MAX
             ),
         )
-        for group, (node_id, leader) in sorted(leaders.items())
+        for group, (node_id, leader) in sorted(leaders(reports).items())
     ]
 
 

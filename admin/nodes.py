@@ -214,3 +214,19 @@ async def fetch_statuses(
     asked = list(rows)
     answers = await asyncio.gather(*(ask(row) for row in asked))
     return {row.node_id: answer for row, answer in zip(asked, answers, strict=True)}
+
+
+def leaders(
+    reports: Iterable[control_pb2.NodeStatusResponse | str],
+) -> dict[int, tuple[str, control_pb2.ReplicaStatus]]:
+    """By group: the node that leads it by these reports, and its replica. Of two that say so, the later term's."""
+    found: dict[int, tuple[str, control_pb2.ReplicaStatus]] = {}
+    for report in reports:
+        if isinstance(report, str):
+            continue
+        for status in report.replicas:
+            if status.role == "leader":
+                known = found.get(status.partition.group)
+                if known is None or known[1].term < status.term:
+                    found[status.partition.group] = report.node_id, status
+    return found

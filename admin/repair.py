@@ -23,9 +23,9 @@ from typing import Final
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
 from admin.lost_disks import LostReplica, choose_target, is_superseded
-from admin.nodes import NodeRefused, NodeUnreachable, StorageNodes, fetch_statuses
+from admin.nodes import NodeRefused, NodeUnreachable, StorageNodes, fetch_statuses, leaders
 from admin.placement import Candidate
-from admin.replica_jobs import KIND, catalog_partition, job_id, leader_of, new_job
+from admin.replica_jobs import KIND, catalog_partition, job_id, new_job
 from datamodel.catalog_rows import (
     CATALOG_GROUP,
     FIRST_LATER_REPLICA_ID,
@@ -146,7 +146,7 @@ def compare(
 
 def _catalog_partition(reports: Mapping[str, Report | str]) -> PartitionRow | None:
     """Group 0 by the word of its leader; None while nobody leads it."""
-    leader = leader_of(CATALOG_GROUP, reports)
+    leader = leaders(reports.values()).get(CATALOG_GROUP)
     if leader is None:
         return None
     return catalog_partition({member.replica_id: member for member in leader[1].members})
@@ -257,10 +257,11 @@ class Repair:
         running = sum(job.kind == KIND for job in view.jobs.values())
         load = Tally(r.node_id for partition in view.groups() for r in partition.replicas)
         taken: set[int] = set()
+        leader_of = leaders(reports.values())
         for each in lost:
             if running + len(taken) >= REPLACEMENTS_MAX:
                 return
-            leader = leader_of(each.group, reports)
+            leader = leader_of.get(each.group)
             if each.group in taken or leader is None:
                 continue
             candidates = [

@@ -14,13 +14,12 @@ the target's disk is lost too: the learner is taken out again, and repair begins
 """
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from admin.jobs import Handler, NotYet
 from admin.lost_disks import LostReplica, is_superseded, with_replicas
-from admin.nodes import Members, NodeRefused, NodeUnreachable, StorageNodes, fetch_statuses
+from admin.nodes import Members, NodeRefused, NodeUnreachable, StorageNodes, fetch_statuses, leaders
 from datamodel.catalog_rows import (
     CATALOG_GROUP,
     CATALOG_RANGE,
@@ -64,24 +63,6 @@ def catalog_partition(members: Members) -> PartitionRow:
     start, end = CATALOG_RANGE
     replicas = tuple(ReplicaRow(m.replica_id, m.node_id) for _, m in sorted(members.items()))
     return PartitionRow(CATALOG_GROUP, SYSTEM_TABLE_ID, start, end, 1, replicas)
-
-
-def leader_of(
-    group: int, reports: Mapping[str, control_pb2.NodeStatusResponse | str]
-) -> tuple[str, control_pb2.ReplicaStatus] | None:
-    """The node that leads a group by these reports, and its replica's status."""
-    best: tuple[str, control_pb2.ReplicaStatus] | None = None
-    for node_id, report in reports.items():
-        if isinstance(report, str):
-            continue
-        for status in report.replicas:
-            if (
-                status.partition.group == group
-                and status.role == "leader"
-                and (best is None or status.term > best[1].term)
-            ):
-                best = node_id, status
-    return best
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +215,7 @@ class ReplicaJobs:
 
     async def _look(self, job: JobRow, partition: PartitionRow) -> _Situation:
         reports = await fetch_statuses(self._nodes, self._current(), [partition.group])
-        found = leader_of(partition.group, reports)
+        found = leaders(reports.values()).get(partition.group)
         if found is None:
             raise NotYet(f"group {partition.group} has no leader")
         node_id, status = found

@@ -352,12 +352,17 @@ def _token(content: object) -> str:
     return "DECIMAL_VALUE" if type(content) is float else "NUMBER_VALUE"
 
 
-def _not_a_string(content: object) -> SerializationError:
+def _not_a(java_class: str, content: object, otherwise: str) -> SerializationError:
+    """For a map, a list, or anything else where one of Java's types is expected."""
     if type(content) is dict:
         return SerializationError(_MAP_NOT_EXPECTED)
     if type(content) is list:
-        return SerializationError(_COLLECTION + "class java.lang.String")
-    return SerializationError(_token(content) + " cannot be converted to String")
+        return SerializationError(f"{_COLLECTION}class {java_class}")
+    return SerializationError(otherwise)
+
+
+def _not_a_string(content: object) -> SerializationError:
+    return _not_a("java.lang.String", content, _token(content) + " cannot be converted to String")
 
 
 def read_boolean(content: object) -> bool:
@@ -373,19 +378,13 @@ def read_boolean(content: object) -> bool:
         if word is None:
             raise SerializationError("Unexpected token received from parser")
         return word
-    if type(content) is dict:
-        raise SerializationError(_MAP_NOT_EXPECTED)
-    if type(content) is list:
-        raise SerializationError(_COLLECTION + "class java.lang.Boolean")
-    raise SerializationError(_token(content) + " cannot be converted to Boolean")
+    raise _not_a("java.lang.Boolean", content, _token(content) + " cannot be converted to Boolean")
 
 
 def _not_base64_text(content: object) -> SerializationError:
-    if type(content) is dict:
-        return SerializationError(_MAP_NOT_EXPECTED)
-    if type(content) is list:
-        return SerializationError(_COLLECTION + "class java.nio.ByteBuffer")
-    return SerializationError("only base-64-encoded strings are convertible to bytes")
+    return _not_a(
+        "java.nio.ByteBuffer", content, "only base-64-encoded strings are convertible to bytes"
+    )
 
 
 def _not_a_list(content: object) -> SerializationError:
