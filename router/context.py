@@ -70,6 +70,11 @@ class RequestContext:
         self.request_id = request_id
 
 
+Dispatch: TypeAlias = Callable[[str, bytes, RequestContext, Reply], None]
+"""How a transport passes requests on: operation, body, context, and a reply that is called exactly once, now or
+later, on the same loop (`dispatch.Dispatcher.dispatch`)."""
+
+
 @dataclass(slots=True)
 class Services:
     """Everything that handlers may use.

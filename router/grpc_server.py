@@ -9,7 +9,7 @@ Messages are parsed here rather than by grpc, so that garbage is answered like a
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote_from_bytes
 
 import grpc
@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import reflection
 from datamodel.errors import InternalServerError, SerializationError, error_body
 from proto import dynamodb_pb2
 from proto.translate import from_members, to_members
-from router.context import Reply, RequestContext
+from router.context import Dispatch, RequestContext
 
 log = logging.getLogger(__name__)
 
@@ -87,15 +87,6 @@ _STATUS_BY_HTTP: Final = {
     500: _Status.INTERNAL,
     503: _Status.UNAVAILABLE,
 }
-
-
-class Dispatch(Protocol):
-    """How requests leave this module (`dispatch.Dispatcher.dispatch`)."""
-
-    def __call__(
-        self, operation: str, body: bytes, context: RequestContext, reply: Reply, /
-    ) -> None:
-        """Execute; `reply(status, body)` is called exactly once, now or later, on the same loop."""
 
 
 class GrpcContext(RequestContext):

@@ -1,73 +1,23 @@
-"""The HTTP/1.1 front door of the AWS JSON 1.0 protocol: bytes to requests, replies to bytes.
+"""The HTTP/1.1 front door of the AWS JSON 1.0 protocol: listens, lets connections drain when it stops.
 
-Here: parsing (httptools does it), bounds and timeouts, the order of transport-level checks, response heads.
-Not here: what an operation does (`dispatch`). Requests are not authenticated yet: anonymous ones and any
-signature are accepted, and no time is spent on either.
-
-One `_Connection` per client socket. Requests may be pipelined; replies leave in the order of the requests, each
-head and body in one write. After `connection_lost` a late reply is dropped.
-
-Order of checks, as observed on the service by the authors of dynalite: body too large, GET, OPTIONS, other
-methods and content types, unparsable body, target, empty body; then the operation's own.
+One `http_connection.Connection` per client socket does all else.
 """
 
 import asyncio
 import contextlib
-import logging
 import socket
-from collections import deque
-from collections.abc import Callable
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Collection
+from typing import Any
 
-import httptools
+from router.context import Dispatch
+from router.http_connection import Connection, Doorway
+from router.responses import Responses
 
-from datamodel.limits import REQUEST_SIZE_BYTES_MAX
-from router.context import Reply, RequestContext
-from router.http_headers import decompress, operation_of, reply_coding, sent_as, spelling_of
-from router.responses import (
-    CONTINUE,
-    DAMAGED_BODY,
-    JSON,
-    JSON_1_0,
-    TEXT,
-    TOO_MANY_CONNECTIONS,
-    UNKNOWN_OPERATION_PAGE,
-    Responses,
-)
-
-log = logging.getLogger(__name__)
-
-HEAD_BYTES_MAX = 64 << 10
-# Requests of one connection that wait for their reply; past that we do not read on.
-PIPELINED_MAX = 32
-# Bytes of replies that a client has not taken yet; past that we do not read on.
-UNREAD_REPLY_BYTES_MAX = 1 << 20
-CONNECTIONS_MAX = 10_000
-# Bytes of bodies that are still arriving, over all connections; past that a request is told to come back later.
-# Bodies that arrive in one piece are not counted: they are handed on at once.
-ARRIVING_BYTES_MAX = 256 << 20
-IDLE_TIMEOUT_S = 120.0
-# From a request's first byte to its last.
-RECEIVE_TIMEOUT_S = 30.0
-# How long a client may leave replies unread.
-UNREAD_TIMEOUT_S = 60.0
-# After an error that ends the connection, what the client still sends is read away for this long, so that it
-# gets to read the reply instead of a reset.
-LINGER_S = 2.0
 SWEEP_INTERVAL_S = 1.0
 BACKLOG = 1024
 # How long a stopping router leaves connections open that have nothing in flight: a client that comes back in this
 # time is served once more and told to go elsewhere, instead of finding its connection closed under its request.
 IDLE_GRACE_S = 0.5
-
-
-class Dispatch(Protocol):
-    """How requests leave this module (`dispatch.Dispatcher.dispatch`)."""
-
-    def __call__(
-        self, operation: str, body: bytes, context: RequestContext, reply: Reply, /
-    ) -> None:
-        """Execute; `reply(status, body)` is called exactly once, now or later."""
 
 
 class HttpServer:
@@ -92,19 +42,20 @@ class HttpServer:
             wall_clock: Unix seconds, for the `Date` header.
             region: Named by the greeting on GET.
         """
-        self.dispatch = dispatch
-        self.is_ready = is_ready
-        self.new_request_id = new_request_id
-        self.greeting = f"healthy: dynamodb.{region}.amazonaws.com ".encode()
-        self.connections: set[_Connection] = set()
-        self.is_draining = False
-        self.arriving_bytes = 0
-        self.time = now()  # as of the last sweep: timeouts need no better
+        greeting = f"healthy: dynamodb.{region}.amazonaws.com ".encode()
         self._now = now
-        self.responses = Responses(wall_clock)
+        self._doorway = Doorway(
+            dispatch, is_ready, new_request_id, Responses(wall_clock), greeting, now()
+        )
         self._listening: list[tuple[asyncio.Server, socket.socket]] = []
         self._sweeper: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
+        self._doorway.on_empty = self._empty.set
+
+    @property
+    def connections(self) -> Collection[Connection]:
+        """Those that are open."""
+        return self._doorway.connections
 
     async def serve(self, host: str, port: int) -> int:
         """Listen (SO_REUSEPORT: other routers on this machine may listen on the same port).
@@ -117,7 +68,7 @@ class HttpServer:
         for family, _, _, _, address in dict.fromkeys(found):
             listener = _listener(family, address)
             server = await loop.create_server(
-                lambda: _Connection(self), sock=listener, backlog=BACKLOG
+                lambda: Connection(self._doorway), sock=listener, backlog=BACKLOG
             )
             self._listening.append((server, listener))
         self._sweep()
@@ -130,14 +81,14 @@ class HttpServer:
         Every reply from now on says that its connection ends. Connections that the kernel has accepted but we have
         not are served too: closing the socket would reset them.
         """
-        self.is_draining = True
+        self._doorway.is_draining = True
         loop = asyncio.get_running_loop()
         for server, listener in self._listening:
             queued = _accept_all(listener)
             server.close()
             for client in queued:
                 with contextlib.suppress(OSError):
-                    await loop.connect_accepted_socket(lambda: _Connection(self), client)
+                    await loop.connect_accepted_socket(lambda: Connection(self._doorway), client)
         idle_s = min(IDLE_GRACE_S, grace_s)
         await self._wait_empty(idle_s)
         for connection in list(self.connections):
@@ -154,22 +105,17 @@ class HttpServer:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), timeout_s)
 
-    def forget(self, connection: "_Connection") -> None:
-        """A connection is gone."""
-        self.connections.discard(connection)
-        if self.is_draining and not self.connections:
-            self._empty.set()
-
     @property
     def in_flight(self) -> int:
         """Requests that wait for their reply."""
         return sum(connection.waiting for connection in self.connections)
 
     def _sweep(self) -> None:
-        self.time = self._now()
-        self.responses.tick()
-        for connection in list(self.connections):
-            connection.check_timeouts(self.time)
+        doorway = self._doorway
+        doorway.time = self._now()
+        doorway.responses.tick()
+        for connection in list(doorway.connections):
+            connection.check_timeouts(doorway.time)
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_INTERVAL_S, self._sweep)
 
 
@@ -199,400 +145,3 @@ def _accept_all(listener: socket.socket) -> list[socket.socket]:
             return queued
         client.setblocking(False)
         queued.append(client)
-
-
-class _Exchange(RequestContext):
-    """One request and, once it is there, its reply."""
-
-    __slots__ = ("coding", "connection", "content_type", "cors", "data", "keep_alive")
-
-    def __init__(
-        self,
-        request_id: bytes,
-        connection: "_Connection",
-        content_type: bytes,
-        keep_alive: bool,
-        coding: bytes,
-        cors: bool,
-    ) -> None:
-        self.request_id = request_id
-        self.connection = connection
-        self.content_type = content_type
-        self.keep_alive = keep_alive
-        self.coding = coding
-        self.cors = cors
-        self.data: bytes | None = None
-
-    def host(self) -> bytes:
-        """The Host header."""
-        return self.connection.host()
-
-    def reply(self, status: int, body: bytes) -> None:
-        """Send, or hold until the replies before it are out."""
-        connection = self.connection
-        server = connection.server
-        if server.is_draining:
-            self.keep_alive = False
-        self.data = server.responses.render(
-            status,
-            self.request_id,
-            body,
-            self.content_type,
-            self.keep_alive,
-            self.coding,
-            self.cors,
-        )
-        connection.replied(self)
-
-
-class _Connection(asyncio.Protocol):
-    """One client socket. `on_*` are called by the parser from within `data_received`."""
-
-    def __init__(self, server: HttpServer) -> None:
-        self.server = server
-        self._transport: asyncio.Transport | None = None
-        # The parser stores headers straight into the dictionary: names as sent, later ones win.
-        self._headers: dict[bytes, bytes] = {}
-        self.on_header = self._headers.__setitem__
-        self._parser = httptools.HttpRequestParser(self)
-        self._spelling = spelling_of(())
-        self._url = b""
-        self._body = b""
-        self._body_parts: list[bytes] | None = None
-        self._body_size = 0
-        self._arriving_bytes = 0  # what of `server.arriving_bytes` is ours
-        self._in_head = False
-        self._in_body = False
-        self._head_bytes = 0
-        self._waiting: deque[_Exchange] = deque()
-        self._continue_wanted = False
-        self._read_paused = False
-        self._write_paused = False
-        self._deaf = False  # no further request is taken from this connection
-        self._since = server.time  # of what the timeouts measure: see `check_timeouts`
-
-    @property
-    def waiting(self) -> int:
-        """Requests without a reply."""
-        return len(self._waiting)
-
-    # --- asyncio.Protocol ---
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client connected; past the cap it is told so and let go."""
-        self._transport = cast("asyncio.Transport", transport)
-        self._since = self.server.time
-        if len(self.server.connections) >= CONNECTIONS_MAX:
-            self._deaf = True
-            self._transport.write(TOO_MANY_CONNECTIONS)
-            self._transport.close()
-            return
-        self._transport.set_write_buffer_limits(high=UNREAD_REPLY_BYTES_MAX)
-        self.server.connections.add(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone; replies still to come are dropped."""
-        self._transport = None
-        self._deaf = True
-        self._waiting.clear()
-        self._drop_parts()
-        self.server.forget(self)
-        del self._parser  # it holds this connection in turn; no byte comes any more
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes arrived."""
-        if self._deaf:
-            return
-        rest = data
-        while rest:
-            try:
-                self._parser.feed_data(rest)
-                break
-            except httptools.HttpParserUpgrade as upgrade:
-                if self._deaf:
-                    return
-                head = self._head_without_upgrade()
-                self._parser = httptools.HttpRequestParser(self)
-                rest = head + rest[upgrade.args[0] :]
-            except httptools.HttpParserCallbackError:
-                log.exception("http callback failed")
-                self.abort()
-                return
-            except httptools.HttpParserError as error:
-                log.debug("malformed http", extra={"reason": str(error)})
-                self._refuse(400)
-                return
-        if self._in_head:
-            if self._head_bytes < 0:
-                self._head_bytes = 0  # the head began in this piece
-            else:
-                self._head_bytes += len(data)
-                if self._head_bytes > HEAD_BYTES_MAX:
-                    self._refuse(431)
-
-    def eof_received(self) -> bool:
-        """The client sends no more; it may still read replies."""
-        if not self._waiting and not self._deaf:
-            return False
-        self._deaf = True
-        if self._waiting:
-            self._waiting[-1].keep_alive = False
-            return True
-        return False
-
-    def pause_writing(self) -> None:
-        """The client does not take its replies: take no more requests from it."""
-        self._write_paused = True
-        self._since = self.server.time
-        self._balance()
-
-    def resume_writing(self) -> None:
-        """The client reads again."""
-        self._write_paused = False
-        self._since = self.server.time
-        self._balance()
-
-    # --- the parser's callbacks ---
-
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        self._headers.clear()
-        self._url = b""
-        self._body = b""
-        self._body_size = 0
-        self._in_head = True
-        self._in_body = False
-        self._head_bytes = -1
-        self._since = self.server.time
-
-    def on_url(self, url: bytes) -> None:
-        """The request target, perhaps in pieces."""
-        self._url += url
-
-    def on_headers_complete(self) -> None:
-        """The head is there: refuse a body that is too large before it comes."""
-        self._in_head = False
-        self._in_body = True
-        if self._parser.should_upgrade():
-            # The parser leaves off behind the head of such a request; `data_received` takes it up again.
-            if self._parser.get_method() == b"CONNECT":
-                self._refuse(400)
-            return
-        headers = self._headers
-        self._spelling = spelling = spelling_of(tuple(headers))
-        length = headers.get(spelling.content_length)
-        if length is not None and int(length) > REQUEST_SIZE_BYTES_MAX:
-            self._refuse(413)
-        elif spelling.expect:
-            if self._waiting:
-                self._continue_wanted = True
-            elif self._transport is not None:
-                self._transport.write(CONTINUE)
-
-    def on_body(self, piece: bytes) -> None:
-        """Part of the body."""
-        if self._deaf:
-            return
-        self._body_size += len(piece)
-        if self._body_size > REQUEST_SIZE_BYTES_MAX:
-            self._refuse(413)
-        elif not self._body:
-            self._body = piece
-        else:
-            if self._body_parts is None:
-                self._body_parts = [self._body]
-            self._body_parts.append(piece)
-            self.server.arriving_bytes += len(piece)
-            self._arriving_bytes += len(piece)
-            if self.server.arriving_bytes > ARRIVING_BYTES_MAX:
-                self._refuse(503)
-
-    def _drop_parts(self) -> None:
-        self._body_parts = None
-        self.server.arriving_bytes -= self._arriving_bytes
-        self._arriving_bytes = 0
-
-    def on_message_complete(self) -> None:
-        """A request is whole: execute it."""
-        if self._deaf or self._parser.should_upgrade():
-            return
-        self._in_head = self._in_body = False
-        self._continue_wanted = False
-        body = self._body
-        if self._body_parts is not None:
-            body = b"".join(self._body_parts)
-            self._drop_parts()
-        self._body = b""
-        headers = self._headers
-        parser = self._parser
-        spelling = self._spelling
-        content_type = headers.get(spelling.content_type)
-        accept = headers.get(spelling.accept_encoding)
-        exchange = _Exchange(
-            self.server.new_request_id(),
-            self,
-            JSON_1_0,
-            parser.should_keep_alive(),
-            b"" if accept is None or accept == b"identity" else reply_coding(accept),
-            bool(spelling.origin),
-        )
-        self._waiting.append(exchange)
-        if not exchange.keep_alive:
-            self._deaf = True
-        if len(self._waiting) >= PIPELINED_MAX:
-            self._balance()
-        if parser.get_method() != b"POST":
-            self._answer_other_method(exchange, parser.get_method())
-            return
-        if content_type != JSON_1_0:
-            media_type = (content_type or b"").split(b";", 1)[0].strip().lower()
-            if media_type == JSON:
-                exchange.content_type = JSON
-            elif media_type != JSON_1_0:
-                self._answer_unknown_page(exchange)
-                return
-        if spelling.content_encoding:
-            inflated = decompress(body, headers[spelling.content_encoding])
-            if inflated is None:
-                exchange.reply(400, DAMAGED_BODY)
-                return
-            if len(inflated) > REQUEST_SIZE_BYTES_MAX:
-                exchange.content_type = b""
-                exchange.reply(413, b"")
-                return
-            body = inflated
-        operation = operation_of(headers.get(spelling.target))
-        self.server.dispatch(operation, body, exchange, exchange.reply)
-
-    def _head_without_upgrade(self) -> bytes:
-        """The head of the request at hand without its wish to change the protocol, which may be ignored."""
-        lines = [b"%b %b HTTP/1.1" % (self._parser.get_method(), self._url)]
-        lines += [
-            b"%b: %b" % (name, value)
-            for name, value in self._headers.items()
-            if name.lower() not in (b"upgrade", b"connection", b"http2-settings")
-        ]
-        return b"\r\n".join(lines) + b"\r\n\r\n"
-
-    # --- answers without an operation ---
-
-    def _answer_other_method(self, exchange: _Exchange, method: bytes) -> None:
-        path = self._url.split(b"?", 1)[0]
-        exchange.content_type = TEXT
-        exchange.coding = b""
-        if method == b"GET":
-            if path == b"/readyz":
-                ready = self.server.is_ready()
-                exchange.reply(200 if ready else 503, b"ready\n" if ready else b"not ready\n")
-            elif path == b"/healthz":
-                exchange.reply(200, b"ok\n")
-            else:
-                exchange.reply(200, self.server.greeting)
-        elif method == b"OPTIONS":
-            exchange.data = self.server.responses.render_preflight(
-                exchange.request_id, self._headers, exchange.keep_alive
-            )
-            self.replied(exchange)
-        else:
-            self._answer_unknown_page(exchange)
-
-    def _answer_unknown_page(self, exchange: _Exchange) -> None:
-        exchange.content_type = b""
-        exchange.coding = b""
-        # A HEAD request is among these; no body may follow the head of its answer.
-        body = b"" if self._parser.get_method() == b"HEAD" else UNKNOWN_OPERATION_PAGE
-        exchange.reply(404, body)
-
-    def _refuse(self, status: int) -> None:
-        """Answer without a body and take nothing more from this connection."""
-        if self._deaf:
-            return
-        self._deaf = True
-        self._body = b""
-        self._drop_parts()
-        exchange = _Exchange(self.server.new_request_id(), self, b"", False, b"", False)
-        self._waiting.append(exchange)
-        exchange.reply(status, b"")
-
-    # --- replies ---
-
-    def replied(self, exchange: _Exchange) -> None:
-        """A reply is there: send it and those it held back, in order."""
-        transport = self._transport
-        waiting = self._waiting
-        if transport is None or not waiting:
-            return
-        if waiting[0] is not exchange:
-            return
-        waiting.popleft()
-        data = exchange.data
-        assert data is not None
-        keep_alive = exchange.keep_alive
-        if waiting and waiting[0].data is not None:
-            parts = [data]
-            while waiting and waiting[0].data is not None:
-                exchange = waiting.popleft()
-                parts.append(cast("bytes", exchange.data))
-                keep_alive = keep_alive and exchange.keep_alive
-            data = b"".join(parts)
-        transport.write(data)
-        self._since = self.server.time
-        if not keep_alive:
-            self._finish(transport)
-            return
-        if self._continue_wanted and not waiting:
-            self._continue_wanted = False
-            transport.write(CONTINUE)
-        if self._read_paused:
-            self._balance()
-
-    def _finish(self, transport: asyncio.Transport) -> None:
-        """The last reply is out: close, reading away for a moment what may still come."""
-        self._deaf = True
-        self._waiting.clear()
-        if transport.can_write_eof():
-            transport.write_eof()
-            asyncio.get_running_loop().call_later(LINGER_S, transport.close)
-        else:
-            transport.close()
-
-    def _balance(self) -> None:
-        """Read only while the client takes its replies and not too many requests wait."""
-        transport = self._transport
-        pause = self._write_paused or len(self._waiting) >= PIPELINED_MAX
-        if transport is None or pause == self._read_paused or transport.is_closing():
-            return
-        self._read_paused = pause
-        if pause:
-            transport.pause_reading()
-        else:
-            transport.resume_reading()
-
-    def host(self) -> bytes:
-        """The Host header of the request that came last."""
-        return self._headers.get(sent_as(self._headers, b"host"), b"")
-
-    # --- time and the end ---
-
-    def check_timeouts(self, now: float) -> None:
-        """Called every `SWEEP_INTERVAL_S`: end a connection that takes too long."""
-        silent_s = now - self._since
-        if self._write_paused:
-            if silent_s > UNREAD_TIMEOUT_S:
-                self.abort()
-        elif self._in_head or self._in_body:
-            if silent_s > RECEIVE_TIMEOUT_S and not self._waiting:
-                self._refuse(408)
-        elif not self._waiting and silent_s > IDLE_TIMEOUT_S:
-            self.abort()
-
-    def close_when_idle(self) -> None:
-        """Close now, or with the reply to the request that is arriving or in flight."""
-        busy = self._waiting or self._in_head or self._in_body
-        if not busy and self._transport is not None:
-            self._transport.close()
-
-    def abort(self) -> None:
-        """Close at once."""
-        if self._transport is not None:
-            self._transport.abort()

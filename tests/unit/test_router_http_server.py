@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 import uvloop
 
-from router import http_server
+from router import http_connection, http_server
 from router.http_server import HttpServer
 
 TARGET = "DynamoDB_20120810.GetItem"
@@ -179,18 +179,18 @@ def test_a_client_that_pipelines_too_much_is_not_read_further():
     async def scenario(world):
         world.dispatcher.kept = []
         client = await world.connect()
-        for _ in range(http_server.PIPELINED_MAX):
+        for _ in range(http_connection.PIPELINED_MAX):
             client.send(request())
         await world.settle()
         client.send(request())
         await world.settle()
-        assert len(world.dispatcher.calls) == http_server.PIPELINED_MAX
+        assert len(world.dispatcher.calls) == http_connection.PIPELINED_MAX
         for reply in list(world.dispatcher.kept):
             reply(200, b"{}")
-        for _ in range(http_server.PIPELINED_MAX):
+        for _ in range(http_connection.PIPELINED_MAX):
             await client.reply()
         await world.settle()
-        assert len(world.dispatcher.calls) == http_server.PIPELINED_MAX + 1
+        assert len(world.dispatcher.calls) == http_connection.PIPELINED_MAX + 1
 
     run(scenario)
 
@@ -453,10 +453,10 @@ def test_timeouts(monkeypatch):
         busy.send(request())
         slow.send(request(b'{"x":1}')[:-1])  # the last byte never comes
         await world.settle()
-        world.time = http_server.RECEIVE_TIMEOUT_S + 1
+        world.time = http_connection.RECEIVE_TIMEOUT_S + 1
         assert (await slow.reply())[0] == 408
         assert await slow.closed()
-        world.time = http_server.IDLE_TIMEOUT_S + 1
+        world.time = http_connection.IDLE_TIMEOUT_S + 1
         assert await idle.closed()
         # The request in flight is the dispatcher's business.
         world.dispatcher.kept[0](200, b"{}")
@@ -466,7 +466,7 @@ def test_timeouts(monkeypatch):
 
 
 def test_too_many_connections(monkeypatch):
-    monkeypatch.setattr(http_server, "CONNECTIONS_MAX", 1)
+    monkeypatch.setattr(http_connection, "CONNECTIONS_MAX", 1)
 
     async def scenario(world):
         first = await world.connect()
@@ -549,7 +549,7 @@ def test_a_dispatcher_that_raises_ends_one_connection_only():
 
 
 def test_all_connections_together_hold_only_so_much_of_arriving_bodies(monkeypatch):
-    monkeypatch.setattr(http_server, "ARRIVING_BYTES_MAX", 1_500_000)
+    monkeypatch.setattr(http_connection, "ARRIVING_BYTES_MAX", 1_500_000)
 
     async def scenario(world):
         first, second = await world.connect(), await world.connect()
@@ -562,7 +562,7 @@ def test_all_connections_together_hold_only_so_much_of_arriving_bodies(monkeypat
         third = await world.connect()
         third.send(request(b" " * 1_400_000))
         assert (await third.reply())[0] == 200
-        assert world.server.arriving_bytes == 0
+        assert world.server._doorway.arriving_bytes == 0
         assert len(world.dispatcher.calls[0][1]) == 1_400_000
 
     run(scenario)
