@@ -62,6 +62,7 @@ class _Change:
 
     def action(self, entry: TableEntry) -> Action:
         """What the partition is asked to do."""
+        check_item_size(self.size)
         key = encode_key(entry.table_id, entry.schema, self.key(entry.schema))
         if self.is_put and entry.local_indexes:
             check_item_index_keys(entry.local_indexes[::-1], self.item)
@@ -114,7 +115,6 @@ def handle(request: BatchWriteItemInput, call: Call) -> None:
 def _change(asked: WriteRequest) -> _Change:
     if asked.PutRequest is not None:
         item, size = normalise_item(asked.PutRequest.Item)
-        check_item_size(size)
         return _Change(asked, item, encode_item(item), size, is_put=True)
     assert asked.DeleteRequest is not None, "checked before"
     key, _ = normalise_item(asked.DeleteRequest.Key)
