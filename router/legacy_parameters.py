@@ -6,11 +6,12 @@ of keys here.
 Source: rules and texts as observed on the service by the authors of dynalite and of ExtendDB.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from datamodel.attribute_values import (
+    EMPTY_NAME,
     TYPES,
     AttributeValue,
     check_name_sizes,
@@ -113,6 +114,13 @@ def _check_conditional_operator(legacy: Mapping[str, Any]) -> None:
         )
 
 
+def _check_names(names: Collection[str]) -> None:
+    """Names of attributes have 1 to 65,535 bytes."""
+    if "" in names:
+        raise ValidationError(EMPTY_NAME)
+    check_name_sizes(names)
+
+
 # --- AttributesToGet -----------------------------------------------------------------------------------------
 
 
@@ -120,9 +128,10 @@ def check_attributes_to_get(names: Sequence[str]) -> None:
     """Check `AttributesToGet`.
 
     Raises:
-        ValidationError: An attribute is named twice.
+        ValidationError: An attribute is named twice, or not at all.
     """
     seen: set[str] = set()
+    _check_names(names)
     for name in names:
         if name in seen:
             raise ValidationError(f"{_INVALID}Duplicate value in attribute name: {name}")
@@ -199,6 +208,7 @@ def _condition(
         raise ValidationError(
             f"{_INVALID}More than {LEGACY_COMPARISONS_MAX} conditions and operands"
         )
+    _check_names([name for name, _, _ in parts])
     values: dict[str, AttributeValue] = {}
     terms: list[LegacyTerm] = []
     for name, comparison, operands in parts:
@@ -314,7 +324,7 @@ def attribute_updates(updates: Mapping[str, AttributeValueUpdate] | None) -> Leg
     values: dict[str, AttributeValue] = {}
     actions: list[LegacyAction] = []
     size = 0
-    check_name_sizes(updates)
+    _check_names(updates)
     for name, member in updates.items():
         size += len(name)
         action = member.Action or "PUT"
