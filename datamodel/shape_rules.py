@@ -84,7 +84,13 @@ MEMBER_ORDER: Final[dict[str, tuple[str, ...]]] = {
     "PutItemInput": ("ReturnValues", "ReturnConsumedCapacity", "TableName", "Item"),
     "QueryInput": ("Limit", "ReturnConsumedCapacity", "AttributesToGet", "QueryFilter", "Select"),
     "ScanInput": ("Limit", "ReturnConsumedCapacity", "AttributesToGet", "Segment", "Select"),
-    "UpdateItemInput": ("ReturnConsumedCapacity", "ReturnValues", "TableName", "Key"),
+    "UpdateItemInput": (
+        "ReturnConsumedCapacity",
+        "TableName",
+        "ReturnValues",
+        "ConditionalOperator",
+        "Key",
+    ),
 }
 
 # Constraints that a shape has on top of the model's.
