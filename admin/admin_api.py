@@ -1,6 +1,7 @@
 """The gRPC service `AdminService`: what `quorate status` and other tools ask of an admin."""
 
 import logging
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -9,6 +10,7 @@ from grpc_reflection.v1alpha import reflection
 
 from admin.cluster_status import cluster_status
 from admin.nodes import StorageNodes, fetch_statuses
+from admin.scrub import scrub_partitions
 from datamodel.catalog_rows import CATALOG_GROUP
 from proto import admin_pb2, admin_pb2_grpc
 from proto.catalog_client import CatalogClient
@@ -54,6 +56,17 @@ class AdminApi(admin_pb2_grpc.AdminServiceServicer):
             is_catalog_current=self._catalog.is_current,
             table_name=request.table_name,
         )
+
+    async def Scrub(  # noqa: N802
+        self, request: admin_pb2.ScrubRequest, context: Any
+    ) -> AsyncIterator[admin_pb2.PartitionScrub]:
+        """Let the leaders compare the replicas of their partitions."""
+        view = self._catalog.view
+        name = request.table_name
+        if name and name not in view.tables:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no table {name}")
+        async for result in scrub_partitions(self._nodes, view, name):
+            yield result
 
 
 class AdminServer:

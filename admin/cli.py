@@ -1,4 +1,4 @@
-"""The `quorate` command: a local cluster (`up`, `status`, `down`) and single processes for containers.
+"""The `quorate` command: a local cluster (`up`, `status`, `scrub`, `down`) and single processes for containers.
 
 `quorate storagenode|router|admin` hands everything after the name to that package's `main`.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from admin.cluster_file import (
     AlreadyRunning,
+    ClusterFile,
     ClusterFileError,
     read_cluster_file,
     running_supervisor,
@@ -88,6 +89,7 @@ def build_parser() -> FlagParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_up(commands)
     _add_status(commands)
+    _add_scrub(commands)
     _add_down(commands)
     for name, summary in PROCESSES.items():
         # For the list of commands only: main() passes these on before parsing.
@@ -119,6 +121,14 @@ def _add_data_dir(parser: argparse.ArgumentParser) -> None:
         default=Path(DATA_DIR),
         metavar="DIR",
         help=f"where the cluster keeps everything (default {DATA_DIR})",
+    )
+
+
+def _add_admin(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--admin",
+        metavar="HOST:PORT",
+        help="gRPC address of an admin process instead of --data-dir",
     )
 
 
@@ -202,26 +212,46 @@ def _add_status(commands: "argparse._SubParsersAction[FlagParser]") -> None:
     )
     status.set_defaults(run=_status)
     _add_data_dir(status)
-    status.add_argument(
-        "--admin",
-        metavar="HOST:PORT",
-        help="gRPC address of an admin process instead of --data-dir",
-    )
+    _add_admin(status)
     status.add_argument("--json", action="store_true", help="for programs")
 
 
 def _status(flags: argparse.Namespace) -> int:
     from admin.status import show_status  # brings gRPC along
 
-    address = flags.admin
-    cluster = None
-    if address is None:
-        cluster = read_cluster_file(flags.data_dir)
-        entry = cluster.first("admin")
-        if entry is None:
-            return _fail("the cluster has no admin process")
-        address = entry.grpc
+    cluster = None if flags.admin else read_cluster_file(flags.data_dir)
+    address = _admin_address(flags, cluster)
     return show_status(address, cluster, as_json=flags.json, out=sys.stdout, err=sys.stderr)
+
+
+def _admin_address(flags: argparse.Namespace, cluster: ClusterFile | None) -> str:
+    if cluster is None:
+        address: str = flags.admin
+        return address
+    entry = cluster.first("admin")
+    if entry is None:
+        raise ClusterFileError("the cluster has no admin process")
+    return entry.grpc
+
+
+def _add_scrub(commands: "argparse._SubParsersAction[FlagParser]") -> None:
+    scrub = commands.add_parser(
+        "scrub",
+        help="compare the replicas of every partition now, and repair what differs",
+        description="Compare the replicas of every partition now. One that is damaged, or differs from"
+        " the majority, is repaired. Exit code 0: all are the same.",
+    )
+    scrub.set_defaults(run=_scrub)
+    _add_data_dir(scrub)
+    _add_admin(scrub)
+    scrub.add_argument("--table", default="", metavar="NAME", help="only this table's partitions")
+
+
+def _scrub(flags: argparse.Namespace) -> int:
+    from admin.scrub import show_scrub  # brings gRPC along
+
+    cluster = None if flags.admin else read_cluster_file(flags.data_dir)
+    return show_scrub(_admin_address(flags, cluster), flags.table, sys.stdout, sys.stderr)
 
 
 def _add_down(commands: "argparse._SubParsersAction[FlagParser]") -> None:

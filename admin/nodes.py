@@ -14,6 +14,7 @@ CALL_TIMEOUT_S: Final = 2.0
 CHANGE_TIMEOUT_S: Final = 5.0
 STATUS_TIMEOUT_S: Final = 1.0
 """Short: a new table waits for this answer of every node, and a stopped node never gives it."""
+SCRUB_TIMEOUT_S: Final = 6 * 3600.0
 CALLS_MAX: Final = 32
 """Calls in flight over all nodes: creating a table of many partitions must not swamp them."""
 MESSAGE_BYTES_MAX: Final = 64 << 20
@@ -145,6 +146,21 @@ class StorageNodes:
             lambda: stub.TransferLeadership(request, timeout=CALL_TIMEOUT_S)
         )
         return answer.transferred > 0
+
+    async def scrub(self, node: NodeRow, group: int) -> control_pb2.ScrubResponse:
+        """Let the node compare the replicas of a group that it leads. Takes as long as reading the data.
+
+        Raises:
+            NodeUnreachable: They were not compared, or no answer.
+        """
+        stub = self._stub(node)
+        try:
+            answer: control_pb2.ScrubResponse = await stub.Scrub(
+                control_pb2.ScrubRequest(group=group), timeout=SCRUB_TIMEOUT_S
+            )
+        except grpc.aio.AioRpcError as error:
+            raise NodeUnreachable(f"{error.code().name}: {error.details()}") from error
+        return answer
 
     async def close(self) -> None:
         """Close all channels."""

@@ -21,7 +21,7 @@ from storagenode.member_changes import Impossible, NotNow, change_members
 from storagenode.node import CATALOG_GROUP, Node, ReplicaRefused
 from storagenode.peers import Peers
 from storagenode.replica import Capture, Replica
-from storagenode.scrubbing import Scrubber
+from storagenode.scrubbing import NotCompared, Scrubber
 
 log = logging.getLogger(__name__)
 
@@ -241,6 +241,27 @@ class ControlService(control_pb2_grpc.StorageControlServicer):
         if self._scrubber is not None:
             self._scrubber.repair(request.group, request.index, request.digest)
         return control_pb2.RepairReplicaResponse()
+
+    async def Scrub(  # noqa: N802
+        self, request: control_pb2.ScrubRequest, context: Any
+    ) -> control_pb2.ScrubResponse:
+        """Compare the replicas of a group that is led here; answers when that is done."""
+        try:
+            if self._scrubber is None:
+                raise NotCompared("this node does not scrub")
+            comparison = await self._scrubber.scrub(request.group)
+        except NotCompared as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            raise  # never: abort does
+        return control_pb2.ScrubResponse(
+            index=comparison.index,
+            replicas=[
+                control_pb2.ScrubResponse.Verdict(
+                    replica_id=member.replica_id, node_id=member.node_id, verdict=verdict.value
+                )
+                for member, verdict in comparison.verdicts.items()
+            ],
+        )
 
     async def FetchSnapshot(  # noqa: N802
         self, request: control_pb2.FetchSnapshotRequest, context: Any

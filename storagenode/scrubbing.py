@@ -10,10 +10,11 @@ majority of voters that agree nothing is repaired: nobody knows then who is righ
 """
 
 import asyncio
+import enum
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,7 +22,7 @@ import msgspec
 
 from datamodel.errors import Corruption
 from datamodel.stored_items import check_record
-from raft.group import GroupId, LogIndex
+from raft.group import GroupId, LogIndex, Member, ReplicaId
 from storagenode.data_directory import Peer
 from storagenode.engine import DATA, Engine, EngineFailure, Snapshot, data_range, feed_range
 from storagenode.log_entries import ReplicaState
@@ -40,21 +41,45 @@ STEP_RECORDS = 400
 POLL_S = 1.0
 PATIENCE_S = 900.0
 """How long the leader waits for the others' digests."""
+DAMAGED = b""
+"""Instead of a digest."""
 
 
 class DigestClient(Protocol):
     """What is asked of other nodes; None or False when they do not answer."""
 
     async def digest(self, peer: Peer, group: int, index: int) -> bytes | None:
-        """The digest of that node's replica at a log position, once it has one."""
+        """The digest of that node's replica at a log position, once it has one; `DAMAGED` when it met damage."""
 
     async def repair(self, peer: Peer, group: int, index: int, digest: bytes) -> bool:
         """Tell that node's replica that its digest is wrong."""
 
 
+class NotCompared(Exception):
+    """The replicas were not compared, or not to the end. Asking again may help."""
+
+
+class Verdict(enum.Enum):
+    """On a replica that was compared."""
+
+    SAME = "same"
+    DIFFERS = "differs"  # and is repaired
+    DAMAGED = "damaged"  # it found that itself, and is repaired
+    SILENT = "silent"
+    UNDECIDED = "undecided"  # no majority agrees
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Of a group's replicas, behind the entry at `index`."""
+
+    index: int
+    verdicts: dict[Member, Verdict]
+
+
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """Of a replica's state behind the entry at `index`."""
+    """Of a replica's state behind the entry at `index`; `DAMAGED` when it could not be made."""
 
     index: int
     digest: bytes
@@ -102,6 +127,7 @@ class Scrubber:
         self._busy: set[GroupId] = set()
         self._one_at_a_time = asyncio.Semaphore(1)
         self._asked_at: dict[GroupId, float] = {}
+        self._waiting: dict[GroupId, list[asyncio.Future[Comparison]]] = {}
         node.on_scrub = self._begin
 
     async def run(self) -> None:
@@ -125,6 +151,29 @@ class Scrubber:
             replica = min(due, key=lambda r: self._asked_at[r.group_id])
             self._asked_at[replica.group_id] = now
             replica.ask_scrub()
+
+    async def scrub(self, group: int) -> Comparison:
+        """Compare the replicas of a group that is led here, now.
+
+        Raises:
+            NotCompared: It is not led here, or not until the end; or our own replica is damaged.
+        """
+        key = GroupId(group)
+        while key in self._busy:  # noqa: ASYNC110  # rare: with a state from before this call
+            await asyncio.sleep(POLL_S)
+        replica = self._node.replicas.get(key)
+        if replica is None or not replica.standing.is_leading:
+            raise NotCompared(f"group {group} is not led here")
+        done: asyncio.Future[Comparison] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, []).append(done)
+        self._asked_at[key] = self._now()
+        replica.ask_scrub()
+        while not done.done():
+            await asyncio.wait([done], timeout=POLL_S)
+            if not (done.done() or replica.standing.is_leading or key in self._busy):
+                self._waiting.pop(key, None)
+                raise NotCompared(f"group {group} is led elsewhere now")
+        return done.result()
 
     def digest(self, group: int, index: int) -> bytes | None:
         """The digest of our replica at a log position, if it is there."""
@@ -153,19 +202,29 @@ class Scrubber:
         self, replica: Replica, index: LogIndex, snapshot: Snapshot, state: ReplicaState
     ) -> None:
         group = replica.group_id
+        outcome: Comparison | NotCompared = NotCompared(f"group {group} is led elsewhere now")
         try:
             async with self._one_at_a_time:
                 digest = await self._read_through(group, snapshot, state)
             self._digests[group] = Digest(index, digest)
             if replica.standing.is_leading:
-                await self._compare(replica, index, digest)
+                outcome = await self._compare(replica, index, digest)
         except (Corruption, EngineFailure) as error:
             log.error("scrub met damage", extra={"group": group, "reason": str(error)})  # noqa: TRY400
             self.mismatches += 1
+            self._digests[group] = Digest(index, DAMAGED)
+            outcome = NotCompared(f"the leader's replica is damaged, and is repaired: {error}")
             replica.fail(str(error))
         finally:
             snapshot.close()
             self._busy.discard(group)
+            for done in self._waiting.pop(group, ()):
+                if done.done():
+                    continue
+                if isinstance(outcome, Comparison):
+                    done.set_result(outcome)
+                else:
+                    done.set_exception(outcome)
 
     async def _read_through(self, group: GroupId, snapshot: Snapshot, state: ReplicaState) -> bytes:
         figures = [state.item_count, state.size_bytes, state.feed_position, state.index_figures]
@@ -190,31 +249,34 @@ class Scrubber:
 
     # --- the comparison ---
 
-    async def _compare(self, replica: Replica, index: LogIndex, own: bytes) -> None:
+    async def _compare(self, replica: Replica, index: LogIndex, own: bytes) -> Comparison:
         voters = [m for m in replica.configuration.members if not m.is_learner]
-        digests = {replica.replica_id: own}
-        until = self._now() + PATIENCE_S
-        while len(digests) < len(voters) and self._now() < until and replica.standing.is_leading:
-            for member in voters:
-                peer = self._peers.find(member.node_id)
-                if member.replica_id not in digests and peer is not None and peer.grpc:
-                    answer = await self._client.digest(peer, replica.group_id, index)
-                    if answer is not None:
-                        digests[member.replica_id] = answer
-            if len(digests) < len(voters):
-                await asyncio.sleep(POLL_S)
-        ((majority, count),) = Counter(digests.values()).most_common(1)
+        digests = await self._collect(replica, index, voters, own)
+        sound = [digest for digest in digests.values() if digest != DAMAGED]
+        ((majority, count),) = Counter(sound).most_common(1)
         extra = {"group": replica.group_id, "index": index}
+        verdicts = {}
+        for member in voters:
+            digest = digests.get(member.replica_id)
+            if digest is None:
+                verdicts[member] = Verdict.SILENT
+            elif digest == DAMAGED:
+                verdicts[member] = Verdict.DAMAGED
+            elif count * 2 <= len(voters):
+                verdicts[member] = Verdict.UNDECIDED
+            else:
+                verdicts[member] = Verdict.SAME if digest == majority else Verdict.DIFFERS
+        comparison = Comparison(index, verdicts)
         if count * 2 <= len(voters):
-            if len(digests) * 2 > len(voters):
+            if len(sound) * 2 > len(voters):
                 self.mismatches += 1
                 log.error(
                     "replicas differ and no majority agrees: nothing is repaired", extra=extra
                 )
-            return
+            return comparison
         self.scrubs += 1
-        for member in voters:
-            if digests.get(member.replica_id, majority) == majority:
+        for member, verdict in verdicts.items():
+            if verdict is not Verdict.DIFFERS:
                 continue
             self.mismatches += 1
             log.error(
@@ -226,3 +288,25 @@ class Scrubber:
                 self.repair(replica.group_id, index, majority)
             elif peer is not None:
                 await self._client.repair(peer, replica.group_id, index, majority)
+        return comparison
+
+    async def _collect(
+        self, replica: Replica, index: LogIndex, voters: Sequence[Member], own: bytes
+    ) -> dict[ReplicaId, bytes]:
+        """The voters' digests, as far as they come in time while we lead and they belong to the group."""
+        digests = {replica.replica_id: own}
+        until = self._now() + PATIENCE_S
+        while True:
+            members = {member.replica_id for member in replica.configuration.members}
+            missing = [m for m in voters if m.replica_id not in digests and m.replica_id in members]
+            for member in missing:
+                peer = self._peers.find(member.node_id)
+                if peer is not None and peer.grpc:
+                    answer = await self._client.digest(peer, replica.group_id, index)
+                    if answer is not None:
+                        digests[member.replica_id] = answer
+            if all(member.replica_id in digests for member in missing):
+                return digests
+            await asyncio.sleep(POLL_S)
+            if self._now() >= until or not replica.standing.is_leading:
+                return digests

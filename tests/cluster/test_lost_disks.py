@@ -3,6 +3,8 @@
 import json
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from storagenode import leveldb_log
 from tests.cluster.harness import (
+    ROOT,
     LocalCluster,
     http_get,
     is_alive,
@@ -248,3 +251,41 @@ def test_a_record_that_is_whole_and_wrong_is_found_by_scrubbing_and_repaired(
             assert get(client, f"before-{n}", strong=False) == n
             assert get(client, f"before-{n}") == n
         client.close()
+
+
+def scrub(cluster: LocalCluster, *arguments: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "admin", "scrub", "--data-dir", str(cluster.data_dir), *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_an_operator_has_the_replicas_compared_and_the_wrong_one_repaired(
+    own_cluster: LocalCluster,
+):
+    cluster = own_cluster
+    create_table(cluster, partitions=2)
+    client = WireClient(cluster.http)
+    for n in range(50):
+        put(client, f"k-{n}", n)
+    status, text = scrub(cluster)
+    assert (status, "3 partitions compared, 3 of them the same") == (0, text.splitlines()[-1][:41])
+    victim = "storage-az1-0"
+    cluster.terminate(victim)
+    engine = plyvel.DB(str(data_directory(cluster, victim) / "engine"))
+    first, second, *_ = engine.iterator(start=b"d" + (256).to_bytes(8, "big"), stop=b"e")
+    engine.put(first[0], second[1])
+    engine.close()
+    cluster.restart(victim)
+    cluster.wait_process_ready(victim)
+    status, text = scrub(cluster, "--table", TABLE)
+    assert status == 1
+    assert f"on {node_id(cluster, victim)} differs and is repaired" in text
+    wait_until(lambda: scrub(cluster, "--table", TABLE)[0] == 0, 60, "repaired", 0.5)
+    for n in range(50):
+        assert get(client, f"k-{n}", strong=False) == n
+    assert scrub(cluster, "--table", "none") == (
+        1, f"quorate: the admin process at {cluster.processes('admin')[0]['grpc']}: there is no table none\n",
+    )  # fmt: skip
+    client.close()

@@ -10,7 +10,7 @@ from storagenode.data_directory import Peer
 from storagenode.engine import APPLIED, DATA, group_key
 from storagenode.log_entries import AppliedState, encode_applied, encode_state
 from storagenode.memory_engine import MemoryEngine
-from storagenode.scrubbing import Scrubber
+from storagenode.scrubbing import NotCompared, Scrubber, Verdict
 from tests.unit.storagenode_fake_host import FakeHost, make_node, make_peers
 from tests.unit.storagenode_harness import MEMBERS, FakeLink, fresh_state, put
 
@@ -229,6 +229,67 @@ def test_no_digest_while_entries_are_applied_a_second_time(tmp_path, monkeypatch
         again.node.round.flush()
         assert not again.tasks
         assert again.scrubber.digest(7, entries[0][0]) is None
+
+    run(scenario, tmp_path, monkeypatch)
+
+
+def asked(cluster, leader=None):
+    """Somebody asks for a comparison now; the log goes on until it is done."""
+
+    async def ask():
+        scrubber = (leader or cluster.leader).scrubber
+        task = asyncio.ensure_future(scrubber.scrub(7))
+        await asyncio.sleep(0)
+        cluster.replicate()
+        await cluster.settle()
+        return await asyncio.wait_for(task, 5)
+
+    return ask()
+
+
+@pytest.mark.parametrize(
+    ("damage", "victim", "verdict"),
+    [
+        (None, 1, Verdict.SAME),
+        (altered, 2, Verdict.DIFFERS),
+        (altered, 1, Verdict.DIFFERS),
+        (rotten, 3, Verdict.DAMAGED),
+    ],
+)
+def test_who_asks_is_told_what_was_found(tmp_path, monkeypatch, damage, victim, verdict):
+    async def scenario(cluster):
+        if damage is not None:
+            damage(cluster.machines[f"node-{victim}"].engine)
+        comparison = await asked(cluster)
+        found = {member.replica_id: each for member, each in comparison.verdicts.items()}
+        assert found == {1: Verdict.SAME, 2: Verdict.SAME, 3: Verdict.SAME, victim: verdict}
+        assert cluster.faults()[f"node-{victim}"] == (damage is not None)
+        scrubber = cluster.leader.scrubber
+        assert scrubber._asked_at[7] == 0.0, "the next one of its own comes an interval later"
+
+    run(scenario, tmp_path, monkeypatch)
+
+
+def test_who_asks_is_told_why_nothing_was_compared(tmp_path, monkeypatch):
+    async def scenario(cluster):
+        with pytest.raises(NotCompared, match="not led here"):
+            await cluster.machines["node-2"].scrubber.scrub(7)
+        with pytest.raises(NotCompared, match="not led here"):
+            await cluster.leader.scrubber.scrub(8)
+        rotten(cluster.leader.engine)
+        with pytest.raises(NotCompared, match="replica is damaged"):
+            await asked(cluster)
+
+    run(scenario, tmp_path, monkeypatch)
+
+
+def test_a_leader_that_is_none_any_more_does_not_keep_anybody_waiting(tmp_path, monkeypatch):
+    async def scenario(cluster):
+        task = asyncio.ensure_future(cluster.leader.scrubber.scrub(7))
+        await asyncio.sleep(0)
+        cluster.leader.replica.role_changed(Role.FOLLOWER, 3, MEMBERS.members[1])
+        with pytest.raises(NotCompared, match="elsewhere"):
+            await asyncio.wait_for(task, 5)
 
     run(scenario, tmp_path, monkeypatch)
 
