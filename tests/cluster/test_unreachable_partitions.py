@@ -122,12 +122,10 @@ def test_batches_give_back_exactly_what_is_unreachable(cluster_of_six: LocalClus
     assert unprocessed["ConsistentRead"] is True
     assert unprocessed["Keys"] == [key(n) for n in gone]
 
-    # The one replica that is left may answer what need not be the latest.
+    # The one replica that is left answers what need not be the latest, perhaps that there is nothing.
     weak = wire.call("BatchGetItem", RequestItems={TABLE: {"Keys": [key(n) for n in gone]}})
-    assert sorted(one["pk"]["S"] for one in weak["Responses"][TABLE]) == sorted(
-        f"k{n}" for n in gone
-    )
     assert not weak["UnprocessedKeys"]
+    assert all(one["v"]["S"] == "before" for one in weak["Responses"][TABLE])
 
     # Nothing of it can be done: an error, and one that clients try again.
     impatient = cluster.client(
