@@ -244,13 +244,10 @@ class Guard(Voting):
             self._deliver_bare(source, m.term, self.commit_unverified(m))
             self.acknowledge(source, 0, ACK_HEARD)
             return
-        verified, before = previous, previous_term
-        for command, index, term in entries:
-            verified += 1
-            if index != verified or not before <= term <= m.term or not command:
-                self.dropped += 1  # no leader of ours builds such a message
-                return
-            before = term
+        if not self.is_sound(m):
+            self.dropped += 1
+            return
+        verified = previous + len(entries)
         journal = self.journal
         first, last = journal[0][1], journal[-1][1]
         if previous < first:
@@ -268,8 +265,8 @@ class Guard(Voting):
             self.acknowledge(source, verified + 1, ACK_SUCCESS)
         else:
             start = fresh[0][1]
-            if start <= last and start <= self.core.commit_index:
-                raise ReplicaFailure(f"the leader conflicts at {start}, which is committed")
+            if start <= last:
+                self.check_conflict(start)
             self.core.deliver(
                 source,
                 {
@@ -283,6 +280,21 @@ class Guard(Voting):
             )
         if self.core.commit_index > self.core.applied_index:
             self.needs_tick = True
+
+    def is_sound(self, message: Append) -> bool:
+        """Whether a leader of ours can have built this: no gap, no empty command, terms that do not fall."""
+        expected, before = message.previous_index, message.previous_term
+        for command, index, term in message.entries:
+            expected += 1
+            if index != expected or not before <= term <= message.term or not command:
+                return False
+            before = term
+        return True
+
+    def check_conflict(self, index: int) -> None:
+        """The leader has something else at `index`: what is committed here cannot be wrong (rule 4)."""
+        if index <= self.core.commit_index:
+            raise ReplicaFailure(f"the leader conflicts at {index}, which is committed")
 
     def commit_unverified(self, message: Append) -> int:
         """The commit index that a message which verified nothing may set: none (rule 5)."""
@@ -303,9 +315,8 @@ class Guard(Voting):
         return entries[known:] if known else entries
 
     def _refuse(self, m: Append, previous: int, last: int) -> None:
-        committed = self.core.commit_index
-        if previous <= min(last, committed):
-            raise ReplicaFailure(f"the leader conflicts at {previous}, which is committed")
+        if previous <= last:
+            self.check_conflict(previous)
         self._deliver_bare(m.source, m.term, 0)
         self.acknowledge(m.source, self.resume_at(previous, last), ACK_RESET)
 
@@ -331,11 +342,11 @@ class Guard(Voting):
         next_index = m.next_index
         match, end = match_index[source], self.journal[-1][1]
         success = kind == ACK_SUCCESS
-        if success and next_index - 1 > end:
-            raise ReplicaFailure("a follower acknowledges entries that its leader does not have")
+        if success:
+            self.check_claim(next_index, end)
         reset = kind == ACK_RESET and self.accepts_reset(source, m.sequence)
         if reset:
-            next_index = max(match + 1, min(next_index, end + 1))
+            next_index = self.reset_within(match, next_index, end)
             self.needs_push = True
         before = core.next_index[source]
         core.deliver(
@@ -348,8 +359,7 @@ class Guard(Voting):
             },
         )
         if success:
-            if core.next_index[source] < before:
-                core.next_index[source] = before  # rule 8
+            self.keep_next(source, before)
             commit = core.commit_index
             if core.next_index[source] <= end:
                 self.needs_push = (
@@ -371,6 +381,20 @@ class Guard(Voting):
             return False
         resets[source] = self.sequence
         return True
+
+    def check_claim(self, next_index: int, end: int) -> None:
+        """A follower claims to hold everything below `next_index`: it had it from us (rule 2)."""
+        if next_index - 1 > end:
+            raise ReplicaFailure("a follower acknowledges entries that its leader does not have")
+
+    def reset_within(self, match: int, next_index: int, end: int) -> int:
+        """What a reset may ask for: nothing that is known to be held, nothing past the end (rule 7)."""
+        return max(match + 1, min(next_index, end + 1))
+
+    def keep_next(self, source: int, before: int) -> None:
+        """What is in flight to a follower is not sent again because of an ack (rule 8)."""
+        if self.core.next_index[source] < before:
+            self.core.next_index[source] = before
 
     # leading
 

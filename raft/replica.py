@@ -51,6 +51,11 @@ _PAYLOAD_TYPE: Final = bytes([COMMAND_PAYLOAD])
 _CONFIGURATION_TYPE: Final = bytes([COMMAND_CONFIGURATION])
 
 
+def outcome_of(proposed_in: int, term: int) -> Outcome:
+    """What became of a proposal at whose index an entry of `term` was applied."""
+    return Outcome.COMMITTED if proposed_in == term else Outcome.REJECTED
+
+
 class Replica:
     """See `group.Group` for what the owner may count on."""
 
@@ -435,8 +440,7 @@ class Replica:
         self._host.note_applied(self)
         pending = self._pending.pop(index, None)
         if pending is not None:
-            outcome = Outcome.COMMITTED if pending[0] == term else Outcome.REJECTED
-            self.outcomes.append((pending[1], outcome, at))
+            self.outcomes.append((pending[1], outcome_of(pending[0], term), at))
 
     def report(self) -> None:
         """Tell proposers, after the flush; not before a committed configuration entry is durably known."""

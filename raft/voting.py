@@ -159,10 +159,14 @@ class Voting:
             self.needs_tick = True
 
     def _on_timeout_now(self, m: TimeoutNow) -> None:
-        if m.term == self.core.term and self.core.leader == m.source and self.is_voter:
+        if self.is_from_leader(m) and self.is_voter:
             self.elections.transfer_term = m.term
             self.core.deliver(m.source, {"type": "timeout_now", "term": m.term})
             self.needs_tick = True
+
+    def is_from_leader(self, m: TimeoutNow) -> bool:
+        """Whether the leader of exactly this term says so (rule 11)."""
+        return m.term == self.core.term and self.core.leader == m.source
 
     def _on_stale_term(self, m: StaleTerm) -> None:
         if self.core.is_leader or not self.leader_is_alive():

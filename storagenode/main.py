@@ -24,6 +24,7 @@ from proto.flags import FlagParser, add_listen_flag, add_process_flags, listen_a
 from proto.logging_setup import configure_logging
 from proto.process import Platform, stop_event
 from raft.files import FileLogStorage
+from raft.group import Settings
 from raft.node_log import Corruption as LogCorruption
 from storagenode.bootstrap import InitialNode
 from storagenode.composition import (
@@ -70,6 +71,14 @@ def initial_cluster(text: str) -> list[InitialNode]:
     return nodes
 
 
+def _margin(text: str) -> float:
+    """An argparse `type`: from 0 to 1."""
+    margin = float(text)
+    if not 0 <= margin <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0 to 1")
+    return margin
+
+
 def parse_flags(argv: list[str]) -> argparse.Namespace:
     """Flags and environment variables of a storage node."""
     parser = FlagParser(prog="quorate storagenode", description="Run one storage node.")
@@ -102,6 +111,14 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
         default=INTERVAL_S,
         metavar="SECONDS",
         help="how often the replicas of each partition are compared; 0: never (21600)",
+    )
+    parser.add_argument(
+        "--clock-drift-margin",
+        type=_margin,
+        default=Settings().clock_drift_margin,
+        metavar="FRACTION",
+        help="how much shorter than the promises it rests on a leader's lease is; "
+        "1: no leases, every strong read asks a majority (0.2)",
     )
     parser.add_argument(
         "--keep-damaged",
@@ -192,6 +209,7 @@ def _options(flags: argparse.Namespace) -> Options:
         advertise=flags.advertise,
         item_collection_size_max=flags.item_collection_size_max,
         scrub_interval_s=flags.scrub_interval,
+        raft=Settings(clock_drift_margin=flags.clock_drift_margin),
         keep_damaged=flags.keep_damaged,
     )
 

@@ -15,6 +15,7 @@ from raft.group import Settings
 from raft.guard import Guard
 from raft.journal import GroupJournal
 from raft.node_log import NodeLog
+from raft.pysyncobj_group import Core
 from raft.replica import Replica
 from raft.voting import Voting
 from raft.wire import Ack
@@ -56,6 +57,12 @@ def _forget_commits(journal: GroupJournal, commit: int) -> None:
     journal.commit = commit
 
 
+def _elected_alone(core: Core) -> None:
+    core._guard.became_leader(core.term)
+    Core.__base__._SyncObj__onBecomeLeader(core)
+    core._on_elected()
+
+
 ALWAYS = property(yes)
 TINY = CONFIGURATIONS["tiny"]
 COMPACT = CONFIGURATIONS["compact"]
@@ -63,6 +70,9 @@ SLOW_FIVE = replace(CONFIGURATIONS["slow"], network="unordered")
 NO_PRE_VOTE: Patch = (Elections, "has_pre_votes", yes)
 
 MUTATIONS: dict[str, Mutation] = {
+    "a lone voter that does not wait for its disk": Mutation(
+        ((Core, "_SyncObj__onBecomeLeader", _elected_alone),), CONFIGURATIONS["single"]
+    ),
     "acks of any term": Mutation(((Guard, "is_current", yes),), SLOW_FIVE, 400),
     "no trimming": Mutation(
         ((Guard, "without_known", lambda guard, entries, first, last: entries),),
@@ -129,6 +139,22 @@ MUTATIONS: dict[str, Mutation] = {
         300,
     ),
 }
+
+
+# Those that a few seeds show: they are part of `make test`.
+QUICK = [
+    "no trimming",
+    "no clamping",
+    "commit by unverified messages",
+    "send before sync",
+    "tick before sync",
+    "votes counted, not voters",
+    "reset again and again",
+    "reads before an own entry",
+    "lease survives a transfer",
+    "no margin",
+    "a lone voter that does not wait for its disk",
+]
 
 
 def _vote_in_memory(journal: ObservedJournal, term: int, voted_for: int | None) -> None:
