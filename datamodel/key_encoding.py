@@ -340,13 +340,13 @@ def check_key(schema: KeySchema, key: Item) -> None:
         raise ValidationError(KEY_MISMATCH)
     sort_name = schema.sort_name
     if sort_name is None:
-        _check_partition_key(schema.partition_name, partition)
+        check_partition_value(schema.partition_name, partition)
         return
     sort = key.get(sort_name)
     if sort is None or schema.sort_type not in sort:
         raise ValidationError(KEY_MISMATCH)
-    _check_partition_key(schema.partition_name, partition)
-    _check_sort_key(sort_name, sort)
+    check_partition_value(schema.partition_name, partition)
+    check_sort_value(sort_name, sort)
 
 
 def check_item_key(schema: KeySchema, item: Item) -> None:
@@ -360,7 +360,7 @@ def check_item_key(schema: KeySchema, item: Item) -> None:
         raise ValidationError(f"{_INVALID}Missing the key {schema.partition_name} in the item")
     if schema.partition_type not in partition:
         raise _type_mismatch(schema.partition_name, schema.partition_type, partition)
-    _check_partition_key(schema.partition_name, partition)
+    check_partition_value(schema.partition_name, partition)
     if schema.sort_name is None:
         return
     assert schema.sort_type is not None
@@ -369,7 +369,7 @@ def check_item_key(schema: KeySchema, item: Item) -> None:
         raise ValidationError(f"{_INVALID}Missing the key {schema.sort_name} in the item")
     if schema.sort_type not in sort:
         raise _type_mismatch(schema.sort_name, schema.sort_type, sort)
-    _check_sort_key(schema.sort_name, sort)
+    check_sort_value(schema.sort_name, sort)
 
 
 def _type_mismatch(name: str, expected: str, value: AttributeValue) -> ValidationError:
@@ -378,7 +378,12 @@ def _type_mismatch(name: str, expected: str, value: AttributeValue) -> Validatio
     )
 
 
-def _check_partition_key(name: str, value: AttributeValue) -> None:
+def check_partition_value(name: str, value: AttributeValue) -> None:
+    """Check a value of a partition key, of its type: neither empty nor too long.
+
+    Raises:
+        ValidationError: With the service's text.
+    """
     if _key_size(name, value) > PARTITION_KEY_SIZE_BYTES_MAX:
         raise ValidationError(
             f"{_INVALID}Size of hashkey has exceeded the maximum size limit "
@@ -386,7 +391,12 @@ def _check_partition_key(name: str, value: AttributeValue) -> None:
         )
 
 
-def _check_sort_key(name: str, value: AttributeValue) -> None:
+def check_sort_value(name: str, value: AttributeValue) -> None:
+    """The same for a sort key.
+
+    Raises:
+        ValidationError: With the service's text.
+    """
     if _key_size(name, value) > SORT_KEY_SIZE_BYTES_MAX:
         raise ValidationError(
             f"{_INVALID}Aggregated size of all range keys has exceeded the size limit "

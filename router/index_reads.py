@@ -20,6 +20,7 @@ from datamodel.key_encoding import (
     encode_entry_key,
     encode_key,
 )
+from datamodel.local_indexes import LocalIndex
 from router.partition_map import TableEntry
 
 Item = dict[str, dict[str, Any]]
@@ -44,6 +45,10 @@ class ReadTarget:
     schema: KeySchema
     start_names: tuple[str, ...]
     projected: frozenset[str] | None = None
+
+    def index_of(self, entry: TableEntry) -> LocalIndex | None:
+        """The local index that it is; None for the table."""
+        return None if self.part == ITEMS_PART else entry.description.local_indexes[self.part - 1]
 
     def must_fetch(
         self,

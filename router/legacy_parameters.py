@@ -33,6 +33,7 @@ from datamodel.expressions.syntax_tree import Path
 from datamodel.expressions.updates import TOO_LARGE
 from datamodel.key_encoding import KeySchema, SortCondition, SortOperator
 from datamodel.limits import ITEM_SIZE_BYTES_MAX, LEGACY_COMPARISONS_MAX
+from datamodel.local_indexes import IndexKey, check_condition_value
 from datamodel.requests import AttributeValueUpdate, ExpectedAttributeValue
 from datamodel.requests import Condition as ConditionMember
 
@@ -380,8 +381,8 @@ class LegacyKeyConditions:
         """The attributes that it has conditions on."""
         return frozenset(self._terms)
 
-    def bind(self, schema: KeySchema) -> KeyCondition:
-        """The condition on a table's or index's key.
+    def bind(self, schema: KeySchema, index: IndexKey | None) -> KeyCondition:
+        """The condition on a table's key, or on that of `index`.
 
         Raises:
             ValidationError: It does not fit the key.
@@ -389,17 +390,18 @@ class LegacyKeyConditions:
         terms = self._terms
         if len(terms) > 1 and schema.sort_name is None:
             raise ValidationError("Query key condition not supported")
-        operator, operands = self._term(schema.partition_name, schema.partition_type)
+        operator, operands = self._term(schema.partition_name, schema, index)
         if operator != "=":
             raise ValidationError("Query key condition not supported")
         sort = None
         if len(terms) > 1:
             assert schema.sort_name is not None
-            assert schema.sort_type is not None
-            sort = SortCondition(*self._term(schema.sort_name, schema.sort_type))
+            sort = SortCondition(*self._term(schema.sort_name, schema, index))
         return KeyCondition(operands[0], sort, frozenset(), frozenset())
 
-    def _term(self, name: str, key_type: str) -> tuple[SortOperator, tuple[AttributeValue, ...]]:
+    def _term(
+        self, name: str, schema: KeySchema, index: IndexKey | None
+    ) -> tuple[SortOperator, tuple[AttributeValue, ...]]:
         term = self._terms.get(name)
         if term is None:
             raise ValidationError(f"Query condition missed key schema element: {name}")
@@ -408,14 +410,5 @@ class LegacyKeyConditions:
         if operator is None:
             raise ValidationError("Attempted conditional constraint is not an indexable operation")
         for operand in operands:
-            if key_type not in operand:
-                raise ValidationError(
-                    f"{_INVALID}Condition parameter type does not match schema type"
-                )
-            if not operand[key_type]:
-                what = "string" if key_type == "S" else "binary"
-                raise ValidationError(
-                    "One or more parameter values are not valid. The AttributeValue for a key "
-                    f"attribute cannot contain an empty {what} value. Key: {name}"
-                )
+            check_condition_value(schema, index, name, operand)
         return operator, tuple(operands)

@@ -29,6 +29,7 @@ from datamodel.expressions.syntax_tree import (
     Value,
 )
 from datamodel.key_encoding import KeySchema, SortCondition, SortOperator
+from datamodel.local_indexes import IndexKey, check_condition_value
 
 _KIND: Final = "KeyConditionExpression"
 _MIRRORED: Final = {"=": "=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
@@ -40,8 +41,8 @@ class KeyCondition:
     """What a Query asks for.
 
     Attributes:
-        partition_value: The value of the partition key, of its type and not empty.
-        sort: The condition on the sort key, if any; operands of its type and not empty.
+        partition_value: The value of the partition key, one that it can have.
+        sort: The condition on the sort key, if any; its operands are values that the key can have.
         names_used: Placeholders for names in the expression, `#` included.
         values_used: Placeholders for values in it, `:` included.
     """
@@ -105,8 +106,10 @@ class KeyExpression:
         if len(self._terms) > _TERMS_MAX:
             raise ValidationError("Conditions can be of length 1 or 2 only")
 
-    def bind(self, values: Values, schema: KeySchema) -> KeyCondition:
-        """The condition on a table's or index's key. The other checks must have passed.
+    def bind(
+        self, values: Values, schema: KeySchema, index: IndexKey | None = None
+    ) -> KeyCondition:
+        """The condition on a table's key, or on that of `index`. The other checks must have passed.
 
         Raises:
             ValidationError: It does not fit the key.
@@ -126,14 +129,14 @@ class KeyExpression:
                 raise _missed(schema.sort_name)
         if partition.operator != "=":
             raise ValidationError("Query key condition not supported")
-        partition_value = _operands(
-            partition, values, schema.partition_name, schema.partition_type
-        )[0]
+        (partition_value,) = _operands(partition, values)
+        check_condition_value(schema, index, schema.partition_name, partition_value)
         condition = None
         if sort is not None:
             assert schema.sort_name is not None
-            assert schema.sort_type is not None
-            operands = _operands(sort, values, schema.sort_name, schema.sort_type)
+            operands = _operands(sort, values)
+            for operand in operands:
+                check_condition_value(schema, index, schema.sort_name, operand)
             condition = SortCondition(sort.operator, operands)
         return KeyCondition(partition_value, condition, self.names_used, self.values_used)
 
@@ -142,21 +145,8 @@ def _missed(name: str) -> ValidationError:
     return ValidationError(f"Query condition missed key schema element: {name}")
 
 
-def _operands(term: _Term, values: Values, name: str, key_type: str) -> tuple[AttributeValue, ...]:
-    operands = tuple([values[placeholder] for placeholder in term.placeholders])
-    for operand in operands:
-        if key_type not in operand:
-            raise ValidationError(
-                "One or more parameter values were invalid: "
-                "Condition parameter type does not match schema type"
-            )
-        if not operand[key_type]:
-            what = "string" if key_type == "S" else "binary"
-            raise ValidationError(
-                "One or more parameter values are not valid. The AttributeValue for a key attribute "
-                f"cannot contain an empty {what} value. Key: {name}"
-            )
-    return operands
+def _operands(term: _Term, values: Values) -> tuple[AttributeValue, ...]:
+    return tuple([values[placeholder] for placeholder in term.placeholders])
 
 
 # --- the form of a key condition ---------------------------------------------------------------------------
@@ -194,7 +184,9 @@ def _collect(tree: ConditionTree, terms: dict[str, _Term]) -> None:
             "Invalid condition in KeyConditionExpression: No key attribute specified"
         )
     if name in terms:
-        raise ValidationError("KeyConditionExpressions must only contain one condition per key")
+        raise ValidationError(
+            f"Invalid {_KIND}: KeyConditionExpressions must only contain one condition per key"
+        )
     if position == 1:
         operator = _MIRRORED[operator]
     terms[name] = _Term(cast("SortOperator", operator), tuple(placeholders))

@@ -12,6 +12,7 @@ from datamodel.expressions import (
     read_placeholders,
 )
 from datamodel.key_encoding import KeySchema, collection_range
+from datamodel.local_indexes import LocalIndex
 from datamodel.requests import QueryInput
 from router.context import Call
 from router.index_reads import (
@@ -82,7 +83,7 @@ def handle(request: QueryInput, call: Call) -> None:
         key_expression.check_values(values)
         names_used, values_used = key_expression.names_used, key_expression.values_used
     add_expressions(page, request, values, names_used, values_used)
-    bind: Callable[[KeySchema], KeyCondition]
+    bind: Callable[[KeySchema, LocalIndex | None], KeyCondition]
     if key_expression is not None:
         key_expression.check_shape()
         key_attributes = key_expression.attributes
@@ -102,7 +103,7 @@ def handle(request: QueryInput, call: Call) -> None:
         schema = target.schema
         if start_key is not None:
             check_index_start_key(target, start_key, schema.partition_name in key_attributes)
-        condition = bind(schema)
+        condition = bind(schema, target.index_of(entry))
         start, end = collection_range(
             entry.table_id, schema, condition.partition_value, condition.sort, part=target.part
         )

@@ -74,7 +74,7 @@ MULTIPLE = (
 )
 NESTED = "KeyConditionExpressions cannot have conditions on nested attributes"
 OPERATIONS = "KeyConditionExpressions cannot contain nested operations"
-TWICE = "KeyConditionExpressions must only contain one condition per key"
+TWICE = "Invalid KeyConditionExpression: KeyConditionExpressions must only contain one condition per key"
 NO_KEY = "Invalid condition in KeyConditionExpression: No key attribute specified"
 FIRST = (
     "Invalid condition in KeyConditionExpression: "

@@ -208,8 +208,8 @@ NOT_VALID = "One or more parameter values are not valid."
         (
             INDEXES,
             {"s": s("é" * 513)},
-            "One or more parameter values were invalid: Aggregated size of all range keys has exceeded "
-            "the size limit of 1024 bytes",
+            "One or more parameter values were invalid: Size limit exceeded for Index Key s "
+            "Actual Size: 1026 bytes Max Size: 1024 bytes IndexName: second",
             "The update expression attempted to update the secondary index key beyond allowed size limits",
         ),
     ],
