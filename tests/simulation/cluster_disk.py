@@ -10,6 +10,7 @@ whether any of that is still there.
 """
 
 import errno
+import io
 import os
 import random
 import zlib
@@ -19,6 +20,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from raft.log_check import check_segment
+from raft.node_log import Corruption
 from storagenode.data_directory import Identity, Peer
 from storagenode.engine import DATA, EngineDamage, EngineFailure, Mutation, data_range
 from storagenode.memory_engine import MemoryCursor, MemoryEngine, MemoryView
@@ -32,11 +35,16 @@ def no_space() -> OSError:
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def read_error() -> OSError:
+    return OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 class LogFile:
     def __init__(self) -> None:
         self.data = bytearray()
         self.synced = 0
         self.batches: list[tuple[int, int]] = []  # where those are that are durable
+        self.is_unreadable = False
 
 
 class LogFiles:
@@ -49,6 +57,7 @@ class LogFiles:
         self._removed: set[int] = set()
         self._open = 0
         self._unlinked_at = 0.0
+        self._checked = 0
         self.in_flight: bytes | None = None
 
     def append(self, data: bytes, on_durable: Callable[[], None]) -> None:
@@ -86,7 +95,20 @@ class LogFiles:
     def segments(self) -> list[int]:
         return sorted(s for s in self._files if s not in self._removed)
 
+    def check_next(self) -> None:
+        """One more segment, as `raft.files` does it."""
+        numbers = self.segments()
+        number = next((n for n in numbers if n > self._checked), numbers[0])
+        self._checked = number
+        file = self._files[number]
+        if file.is_unreadable:
+            raise Corruption(f"segment {number}: {read_error()}")
+        data = io.BytesIO(bytes(file.data) + ZEROS)
+        check_segment(data, number, file.synced if number == self._open else None, None)
+
     def read(self, segment: int) -> bytes:
+        if self._files[segment].is_unreadable:
+            raise read_error()
         return bytes(self._files[segment].data) + ZEROS
 
     def truncate(self, segment: int, size: int) -> None:
@@ -274,7 +296,7 @@ class SimEngine(MemoryEngine):
 
 
 class DiskPath(type(Path())):  # type: ignore[misc]
-    """A path on the disk of a machine, which may be full."""
+    """A path on the disk of a machine, which may be full, or not return what it holds."""
 
     machines: ClassVar[dict[str, "Machine"]] = {}
 
@@ -282,6 +304,8 @@ class DiskPath(type(Path())):  # type: ignore[misc]
         machine = self.machines.get(str(self.parent))
         if machine is not None and machine.is_full and set(mode) & set("wax+"):
             raise no_space()
+        if machine is not None and str(self) in machine.unreadable_files and "r" in mode:
+            raise read_error()
         return super().open(mode, *args, **kwargs)
 
 
@@ -292,6 +316,7 @@ class Machine:
         engine: Of the process that runs.
         is_full: Nothing can be written.
         was_full: Whether that ever was so.
+        unreadable_files: Paths of files of snapshots.
         wipes: How often it was replaced by an empty one.
         was_damaged: Whether anything on it ever was.
     """
@@ -307,6 +332,7 @@ class Machine:
         self.engine: SimEngine | None = None
         self.was_full = False
         self.was_damaged = False
+        self.unreadable_files: set[str] = set()
         self._synced: dict[int, int] = {}  # checksum of content by inode
         self._durable_names: list[str] = []
         self._flipped: dict[bytes, bytes] = {}  # bad records by their keys
@@ -344,14 +370,14 @@ class Machine:
             self._durable_names = sorted(file.name for file in self.snapshots.iterdir())
         for file in self.snapshots.iterdir():
             if file.stat().st_ino == inode:
-                self._synced[inode] = zlib.crc32(file.read_bytes())
+                self._synced[inode] = zlib.crc32(Path(file).read_bytes())
 
     def crash(self, rng: random.Random) -> None:
         """The machine is gone, its process (told before) with it."""
         crash_log(rng, self.log)
         self.store.crash(rng)
         for file in sorted(self.snapshots.iterdir()):
-            data = file.read_bytes()
+            data = Path(file).read_bytes()
             if self._synced.get(file.stat().st_ino) != zlib.crc32(data):
                 Path(file).write_bytes(data[: rng.randrange(len(data) + 1)])
             if file.name not in self._durable_names and rng.random() < 0.5:
@@ -367,6 +393,7 @@ class Machine:
         self.peers = b"[]"
         for file in sorted(self.snapshots.iterdir()):
             file.unlink()
+        self.unreadable_files.clear()
         self._flipped.clear()
         self._flipped_log.clear()
         self.wipes += 1
@@ -385,6 +412,7 @@ class Machine:
         return bool(
             self.store.unreadable
             or self._flipped_log
+            or any(file.is_unreadable for file in self.log.values())
             or any(v.get(key, b"") == bad for key, bad in self._flipped.items() for v in found)
         )
 
@@ -434,7 +462,8 @@ class Machine:
 
     def lose_block(self, rng: random.Random) -> str:
         """A few neighbouring keys of the engine cannot be read any more."""
-        keys = sorted(self.store.durable)
+        held = self.store.durable if self.engine is None else self.engine._values
+        keys = sorted(self.store.durable.keys() & held.keys())
         if not keys:
             return ""
         first = rng.randrange(len(keys))
@@ -459,3 +488,29 @@ class Machine:
         self._flipped_log.append((file, at, file.data[at]))
         self.was_damaged = True
         return f"log segment {number} at {at}"
+
+    def lose_segment(self, rng: random.Random) -> str:
+        """A segment of the log cannot be read any more."""
+        if not self.log:
+            return ""
+        number = rng.choice(sorted(self.log))
+        self.log[number].is_unreadable = True
+        self.was_damaged = True
+        return f"segment {number}"
+
+    def damage_snapshot(self, rng: random.Random) -> str:
+        """The file of a snapshot that was received cannot be read any more, or a bit of it flips."""
+        files = [file for file in sorted(self.snapshots.iterdir()) if file.stat().st_size]
+        if not files:
+            return ""
+        file = rng.choice(files)
+        self.was_damaged = True
+        if rng.random() < 0.3:
+            self.unreadable_files.add(str(file))
+            return f"snapshot {file.name}"
+        data = bytearray(Path(file).read_bytes())
+        at = rng.randrange(len(data))
+        data[at] ^= 1 << rng.randrange(8)
+        Path(file).write_bytes(data)
+        self._synced[file.stat().st_ino] = zlib.crc32(data)
+        return f"snapshot {file.name} at {at}"

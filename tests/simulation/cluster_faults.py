@@ -59,6 +59,9 @@ class Fate:
         if not self.is_on or rng.random() >= self._sync_crashes:
             return
         life, machine = node.life, rng.random() < 0.6
+        if rng.random() < 0.4 and self._cluster.is_whole_but_for(node):
+            # Where a snapshot is being installed: the start that is to go on with it finds it damaged.
+            self._tell(node, node.machine.damage_snapshot(rng))
 
         def crash() -> None:
             if node.life == life and self.is_on:
@@ -229,13 +232,16 @@ class Fate:
         elif draw < 0.7:
             what = machine.lose_block(rng)
         else:
-            what = machine.flip_log(rng)
-            if rng.random() < 0.8:  # it is read at the next start only
+            what = machine.flip_log(rng) if draw < 0.95 else machine.lose_segment(rng)
+            if rng.random() < 0.6:  # before it is read again
                 world.after(0.3 * rng.random(), self._crash_one, node)
+        self._tell(node, what)
+
+    def _tell(self, node: StorageProcess, what: str) -> None:
         if what:
-            world.has_broken_disks = True
-            world.log("DAMAGE", node.name, what)
-            world.stats[f"damage: {what.split()[0]}"] += 1
+            self._world.has_broken_disks = True
+            self._world.log("DAMAGE", node.name, what)
+            self._world.stats[f"damage: {what.split()[0]}"] += 1
 
     def _crash_one(self, node: StorageProcess) -> None:
         if self.is_on:

@@ -2,6 +2,7 @@
 the modules beside this one.
 """
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -32,6 +33,7 @@ SETTINGS = Settings(log_segment_bytes=12_000, log_slack_entries=8, log_slack_byt
 
 REPLACE_AFTER_S = 4.0
 SCRUB_INTERVAL_S = 3.0
+FILES_CHECK_S = 1.0
 
 
 def address(name: str) -> str:
@@ -102,9 +104,12 @@ class StorageProcess(Process):
     async def begin(self) -> None:
         try:
             await self.product.start()
+            self.product.watch_files(FILES_CHECK_S, FILES_CHECK_S)
         except (EngineDamage, BadSnapshot, Corruption) as error:  # as in `main`
             self._replace(str(error))
-        except (EngineFailure, OSError):
+        except (EngineFailure, OSError) as error:
+            if isinstance(error, OSError) and error.errno == errno.EIO:
+                self._replace(str(error))
             self._exit(EXIT_DISK)
         self.network.restarted(self)
 

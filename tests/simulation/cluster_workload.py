@@ -30,8 +30,8 @@ from tests.simulation.clusters import Cluster
 
 FAULTS_S = 8.0
 RECOVERY_S = 60.0
-SCRUB_S = 30.0
-"""Within this time a replica that is not like the others is found and repaired, when nothing else is wrong."""
+REPAIR_S = 40.0
+"""Within this time what is wrong with one disk is found and repaired, when nothing else is."""
 # Bounds made small, so that seconds of simulated life reach them: each is (module, name, value).
 SMALL = (
     (storagenode.snapshots, "CHUNK_BYTES", 400),
@@ -154,7 +154,7 @@ class Run:
         self.clients.give_up()
         check_histories(world, self.clients.histories)
         if world.rng.random() < 0.4:
-            self._scrub()
+            self._break_one()
 
     def _converge(self, deadline: float) -> None:
         world = self.world
@@ -163,8 +163,10 @@ class Run:
                 world.violate("not-converged", reason)
             world.run(world.now + 0.5)
 
-    def _scrub(self) -> None:
-        """A record that is sound in itself and not what the other replicas have is found and repaired."""
+    def _break_one(self) -> None:
+        """Whatever happens to one disk, when nothing else is wrong, is found and repaired: also what is sound in
+        itself, and only not what the other replicas have.
+        """
         world, rng = self.world, self.world.rng
         choices = [
             (node, replica)
@@ -173,11 +175,22 @@ class Run:
             if replica.item_count and replica.group_id != CATALOG_GROUP
         ]
         node, replica = rng.choice(choices)
-        what = node.machine.falsify(rng, replica.start, replica.end)
-        world.log("FALSE", node.name, replica.group_id, what)
-        world.stats["false records"] += 1
+        machine = node.machine
+        draw = rng.random()
+        if draw < 0.5:
+            what = "false " + machine.falsify(rng, replica.start, replica.end)
+        elif draw < 0.8:
+            damage = rng.choice((machine.flip_record, machine.lose_block, machine.flip_log))
+            what = damage(rng)
+        else:
+            node.end(machine=True)
+            machine.wipe()
+            world.after(1.0, node.restart)
+            what = "wipe"
+        world.log("DAMAGE", node.name, what)
+        world.stats[f"damage in the end: {what.partition(' ')[0]}"] += 1
         world.has_broken_disks = True
-        self._converge(world.now + SCRUB_S)
+        self._converge(world.now + REPAIR_S)
 
     def _serve(self, router: RouterProcess, key: str, served: set[tuple[str, str]]) -> None:
         kinds = iter(("add" if key in COUNTERS else "write", "read", "glance"))

@@ -30,6 +30,7 @@ EXCUSED = (
     "a replica differs from the majority",
     "the engine failed",
     "the engine cannot be used",
+    "the disk is damaged",
     "the node's identity cannot be stored",
 )
 PACKAGES = ("raft", "proto", "storagenode", "router", "admin", "asyncio")
