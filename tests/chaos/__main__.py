@@ -9,6 +9,7 @@ when no history is broken, 1 when one is, 2 when nothing could be played, 3 when
 """
 
 import argparse
+import atexit
 import contextlib
 import os
 import random
@@ -25,7 +26,7 @@ from statistics import median
 
 from tests.chaos.clusters import AttachedCluster
 from tests.chaos.disks import small_disk, why_not_mount
-from tests.chaos.faults import FAULTS, Fault, Scene
+from tests.chaos.faults import FAULTS, Fault, Scene, undo_everything
 from tests.chaos.gaps import Gap, Probe
 from tests.chaos.network import find_firewall
 from tests.chaos.tables import ChaosTable
@@ -154,6 +155,10 @@ def choose(options: argparse.Namespace, cluster: LocalCluster) -> list[Fault]:
     for name in wanted:
         fault = FAULTS[name]
         reason = fault.why_not(cluster)
+        if options.target and not reason:
+            reason = fault.why_not_target(cluster, options.target)
+        if fault.harms_data and options.cluster and not options.faults:
+            reason = reason or "it harms data; name it to have it on a cluster of yours"
         if reason:
             print(f"skipped {name}: {reason}")
         else:
@@ -180,6 +185,35 @@ def some_cluster(options: argparse.Namespace) -> Iterator[LocalCluster]:
             with contextlib.suppress(OSError):
                 stack.enter_context(small_disk(data / SMALL_DISK_NODE, SMALL_DISK_MB))
         yield stack.enter_context(running_cluster(data, "--routers", "2", "--no-restart"))
+
+
+@contextmanager
+def undone(cluster: LocalCluster) -> Iterator[None]:
+    """However the block is left, no fault is on behind it."""
+    try:
+        yield
+    except BaseException:
+        undo_everything(cluster)
+        raise
+
+
+def end_once() -> None:
+    """The first Ctrl-C or SIGTERM ends the run, on whose way out the fault is undone; later ones change nothing."""
+
+    def again(*_: object) -> None:
+        os.write(2, b"ending: the fault is undone first\n")
+
+    def first(number: int, _: object) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, again)
+        # (The interpreter takes its handlers away before it ends.)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            atexit.register(signal.signal, each, signal.SIG_IGN)
+        again()
+        sys.exit(128 + number)
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, first)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -227,7 +261,7 @@ def main(argv: list[str]) -> int:
     options = parse(argv)
     seed = options.seed or random.SystemRandom().randrange(1, 1 << 30)
     chance = random.Random(seed)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # undo everything on the way out
+    end_once()
     firewall = find_firewall()
     if not isinstance(firewall, str):
         firewall.clear_stale()
@@ -236,6 +270,7 @@ def main(argv: list[str]) -> int:
     with (
         some_cluster(options) as cluster,
         ChaosTable(cluster, f"chaos-{seed}-{os.getpid()}") as table,
+        undone(cluster),
     ):
         print(f"seed {seed}, {cluster.http}, {len(cluster.processes())} processes")
         able = choose(options, cluster)

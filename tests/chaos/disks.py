@@ -2,9 +2,10 @@
 
 import contextlib
 import os
+import random
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,4 +56,43 @@ def full_disk(directory: Path) -> Iterator[None]:
                 file.write(PIECE[:4096])
         yield
     finally:
-        ballast.unlink(missing_ok=True)
+        remove_ballast(directory)
+
+
+def remove_ballast(directory: Path) -> None:
+    """There is space again."""
+    (directory / BALLAST).unlink(missing_ok=True)
+
+
+def empty(directory: Path, aside: Path) -> None:
+    """Nothing is in the directory any more: it becomes `aside`, or, the root of a disk, loses its content."""
+    try:
+        directory.rename(aside)
+    except OSError:
+        for path in directory.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def set_asides(directory: Path) -> set[Path]:
+    """Damaged directories that a storage node has put out of its way, beside its own or in it."""
+    return {*directory.parent.glob(f"{directory.name}.damaged-*"), *directory.glob("damaged-*")}
+
+
+def flip_bits(files: Sequence[Path], chance: random.Random) -> str:
+    """Flip a few bits of each, in place; says what was done."""
+    flips = 0
+    for path in files:
+        with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
+            used = len(file.read().rstrip(b"\0"))
+            for _ in range(chance.randrange(1, 9)):
+                offset = chance.randrange(used * 3 // 4)
+                file.seek(offset)
+                (byte,) = file.read(1)
+                file.seek(offset)
+                file.write(bytes([byte ^ 1 << chance.randrange(8)]))
+                flips += 1
+    names = ", ".join(path.name for path in files[:3])
+    return f"{flips} bits in {names}{' and more' if len(files) > 3 else ''}"

@@ -6,18 +6,35 @@ how long it lasts by `chance`, unless the user named a victim.
 
 import contextlib
 import random
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.disks import full_disk, is_own_disk
+from tests.chaos.disks import empty, flip_bits, full_disk, is_own_disk, remove_ballast, set_asides
 from tests.chaos.network import Delay, Firewall, bad_network, find_firewall
-from tests.cluster.harness import LocalCluster, http_get, is_alive, wait_until
+from tests.cluster.harness import (
+    LocalCluster,
+    data_directory,
+    http_get,
+    is_alive,
+    is_whole,
+    node_id,
+    scrub,
+    wait_until,
+)
 
 STARTED_S = 15.0
+HEALED_S = 300.0
 DISK_DIED_S = 60.0
 """A storage node without space must have noticed by then: it writes at its next log batch or checkpoint."""
+
+
+ANY_PROCESS = "process"
+STORAGE_NODE = "storage node"
+ZONE = "zone"
+NOBODY = ""
 
 
 @dataclass
@@ -64,6 +81,8 @@ class Fault:
         strike: Does and undoes it.
         why_not: What is missing for it on this cluster, empty if nothing.
         weight: How often a mixed run chooses it.
+        victims: What the user may name as victim.
+        harms_data: Whether it costs a storage node what it has. The others must make that good.
     """
 
     name: str
@@ -71,6 +90,19 @@ class Fault:
     strike: Callable[[Scene], str]
     why_not: Callable[[LocalCluster], str] = lambda cluster: ""
     weight: int = 2
+    victims: str = ANY_PROCESS
+    harms_data: bool = False
+
+    def why_not_target(self, cluster: LocalCluster, target: str) -> str:
+        """Why `target` cannot be the victim, empty if it can."""
+        if self.victims == ZONE:
+            names = {process["az"] for process in cluster.processes("storagenode")}
+        elif self.victims == NOBODY:
+            return "it takes no --target"
+        else:
+            role = "storagenode" if self.victims == STORAGE_NODE else None
+            names = {process["name"] for process in cluster.processes(role)}
+        return "" if target in names else f"{target} is none of {', '.join(sorted(names))}"
 
 
 def kill(scene: Scene) -> str:
@@ -147,6 +179,19 @@ def blackout(scene: Scene) -> str:
     return "killed everything at once"
 
 
+def undo_everything(cluster: LocalCluster) -> None:
+    """Whatever fault was on, it is over: for a run that was interrupted, perhaps while it undid it itself."""
+    firewall = find_firewall()
+    if not isinstance(firewall, str):
+        firewall.clear()
+    for process in cluster.processes():
+        with contextlib.suppress(OSError):
+            cluster.resume(process["name"])
+    for process in cluster.processes("storagenode"):
+        remove_ballast(data_directory(cluster, process["name"]))
+    cluster.heal()
+
+
 def _firewall() -> Firewall:
     firewall = find_firewall()
     assert not isinstance(firewall, str), firewall
@@ -180,11 +225,12 @@ def slow_network(scene: Scene) -> str:
     return f"network of {name} loses {loss} % for {seconds:.1f} s"
 
 
-def disk_node(cluster: LocalCluster) -> tuple[str, Path] | None:
-    """A storage node whose data directory is a disk of its own, and that directory."""
+def disk_node(cluster: LocalCluster, wanted: str = "") -> tuple[str, Path] | None:
+    """A storage node (the wanted one) whose data directory is a disk of its own, and that directory."""
     for process in cluster.processes("storagenode"):
-        argv = process["argv"]
-        directory = Path(argv[argv.index("--data-dir") + 1])
+        if wanted not in ("", process["name"]):
+            continue
+        directory = data_directory(cluster, process["name"])
         if is_own_disk(directory):
             return process["name"], directory
     return None
@@ -192,8 +238,9 @@ def disk_node(cluster: LocalCluster) -> tuple[str, Path] | None:
 
 def disk_full(scene: Scene) -> str:
     cluster = scene.cluster
-    found = disk_node(cluster)
-    assert found is not None
+    found = disk_node(cluster, scene.target)
+    if found is None:
+        raise SystemExit(f"full-disk: the data directory of {scene.target} is no disk of its own")
     name, directory = found
     pid = cluster.pid(name)
     scene.begin()
@@ -216,12 +263,72 @@ def disk_full(scene: Scene) -> str:
     return f"disk of {name} full: it ended after {ended_s:.1f} s{said}; back with space"
 
 
+def wait_whole(cluster: LocalCluster) -> None:
+    """Nothing may be taken from one disk before the others have everything."""
+    wait_until(lambda: is_whole(cluster, set()), HEALED_S, "three good replicas everywhere", 0.5)
+
+
+def wipe_disk(scene: Scene) -> str:
+    cluster = scene.cluster
+    name = scene.victim("storagenode")
+    directory = data_directory(cluster, name)
+    lost = node_id(cluster, name)
+    aside = directory.with_name(f"{directory.name}.wiped-by-chaos")
+    wait_whole(cluster)
+    scene.begin()
+    cluster.pause(name)  # it must not write what is not wiped any more
+    try:
+        empty(directory, aside)
+    finally:
+        cluster.kill(name)
+        cluster.restart(name)
+    wait_until(lambda: is_whole(cluster, {lost}), HEALED_S, f"what {name} had is rebuilt", 0.5)
+    shutil.rmtree(aside, ignore_errors=True)
+    return f"wiped the disk of {name}: whole again after {time.monotonic() - scene.struck_at:.1f} s"
+
+
+def bit_rot(scene: Scene) -> str:
+    cluster = scene.cluster
+    name = scene.victim("storagenode")
+    directory = data_directory(cluster, name)
+    before = set_asides(directory)
+    old = node_id(cluster, name)
+    wait_whole(cluster)
+    scene.begin()
+    # A planned stop leaves tables to flip bits in.
+    cluster.terminate(name)
+    cluster.restart(name)
+    cluster.wait_process_ready(name)
+    if scene.chance.random() < 0.5:
+        what = flip_bits(sorted((directory / "engine").glob("*.ldb")), scene.chance)
+    else:  # the log is read at the next start
+        what = flip_bits(sorted((directory / "log").iterdir())[:1], scene.chance)
+        cluster.kill(name)
+        cluster.restart(name)
+
+    def repaired() -> bool:
+        status, _ = scrub(cluster)
+        lost = {old} - {node_id(cluster, name)}
+        return status == 0 and is_whole(cluster, lost)
+
+    wait_until(repaired, HEALED_S, f"what was flipped on {name} is repaired", 0.5)
+    for path in set_asides(directory) - before:
+        shutil.rmtree(path, ignore_errors=True)
+    seconds = time.monotonic() - scene.struck_at
+    return f"flipped {what} of {name}: all replicas the same after {seconds:.1f} s"
+
+
 def said_of_disk(log: str) -> str:
     """The words with which the log says that space was the reason, for the report; empty when it does not."""
     for line in reversed(log.splitlines()):
         if "No space left" in line or "ENOSPC" in line:
             return f', saying "{line.strip()[-90:]}"'
     return ""
+
+
+def _needs_three(cluster: LocalCluster) -> str:
+    nodes = len(cluster.processes("storagenode"))
+    return "" if nodes >= 3 else f"{nodes} storage nodes have no other copies to repair it from"
 
 
 def _needs_firewall(cluster: LocalCluster) -> str:
@@ -240,14 +347,23 @@ FAULTS = {
     fault.name: fault
     for fault in (
         Fault("kill", "kill -9 of any process, started again after a while", kill, weight=3),
-        Fault("kill-leader", "kill -9 of the leader of a partition", kill_leader, weight=6),
+        Fault("kill-leader", "kill -9 of the leader of a partition", kill_leader, weight=6,
+              victims=NOBODY),
         Fault("pause", "SIGSTOP of any process, longer than leases now and then", pause, weight=4),
         Fault("restart", "planned stop (SIGTERM) and start of any process", restart),
-        Fault("rolling-restart", "that of every process, one by one", rolling_restart),
-        Fault("zone-loss", "kill -9 of everything in one zone", zone_loss),
-        Fault("blackout", "kill -9 of everything at once", blackout, weight=1),
-        Fault("partition", "a storage node that nobody reaches", partition, _needs_firewall, 3),
-        Fault("slow-network", "a storage node behind a bad network", slow_network, _needs_firewall, 3),
-        Fault("full-disk", "a storage node without space", disk_full, _needs_disk, 1),
+        Fault("rolling-restart", "that of every process, one by one", rolling_restart,
+              victims=NOBODY),
+        Fault("zone-loss", "kill -9 of everything in one zone", zone_loss, victims=ZONE),
+        Fault("blackout", "kill -9 of everything at once", blackout, weight=1, victims=NOBODY),
+        Fault("partition", "a storage node that nobody reaches", partition, _needs_firewall, 3,
+              victims=STORAGE_NODE),
+        Fault("slow-network", "a storage node behind a bad network", slow_network, _needs_firewall, 3,
+              victims=STORAGE_NODE),
+        Fault("wipe-disk", "a storage node that loses everything it has", wipe_disk, _needs_three, 1,
+              victims=STORAGE_NODE, harms_data=True),
+        Fault("bit-rot", "flipped bits in the files of a storage node", bit_rot, _needs_three, 1,
+              victims=STORAGE_NODE, harms_data=True),
+        Fault("full-disk", "a storage node without space", disk_full, _needs_disk, 1,
+              victims=STORAGE_NODE),
     )
 }  # fmt: skip

@@ -184,7 +184,7 @@ class LocalCluster:
             process.kill()
             process.wait()
         else:
-            pid = self.process(name)["pid"]
+            pid = self.pid(name)
             signal_pid(pid, signal.SIGKILL)
             wait_until(lambda: not is_alive(pid), 5, f"{name} dead", 0.005)
 
@@ -213,6 +213,9 @@ class LocalCluster:
                 entry["argv"], env={**os.environ, **entry["env"]}, cwd=entry["cwd"],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
+
+    def heal(self) -> None:
+        """Start again what is dead, for a cluster that goes on afterwards."""
 
     def pid(self, name: str) -> int:
         """Of the process as it runs now, or ran last."""
@@ -256,6 +259,42 @@ class LocalCluster:
         import boto3
 
         return boto3.resource("dynamodb", endpoint_url=self.http, **CREDENTIALS)
+
+
+def data_directory(cluster: LocalCluster, name: str) -> Path:
+    """Of a storage node."""
+    argv = cluster.process(name)["argv"]
+    return Path(argv[argv.index("--data-dir") + 1])
+
+
+def node_id(cluster: LocalCluster, name: str) -> str:
+    """Of the disk that the node runs on; empty while it has none, or does not know."""
+    try:
+        return str(json.loads((data_directory(cluster, name) / "node.json").read_text())["node_id"])
+    except (FileNotFoundError, ValueError):
+        return ""
+
+
+def is_whole(cluster: LocalCluster, lost: set[str]) -> bool:
+    """Each partition, the catalog's too, has three replicas on disks that are there, all of them in service."""
+    status = cluster.status()
+    partitions = [p for t in status["tables"] for p in t["partitions"]] + status["catalog"]
+    for partition in partitions:
+        replicas = partition["replicas"]
+        if len(replicas) != 3 or {r["node_id"] for r in replicas} & lost:
+            return False
+        if sorted(r["role"] for r in replicas) != ["follower", "follower", "leader"]:
+            return False
+    return len(partitions) > 1
+
+
+def scrub(cluster: LocalCluster, *arguments: str) -> tuple[int, str]:
+    """Exit status and output of `quorate scrub`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "admin", "scrub", "--data-dir", str(cluster.data_dir), *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
 
 
 CREDENTIALS = {

@@ -1,10 +1,7 @@
 """Disks that are lost under load: real processes, kill -9, an emptied data directory."""
 
-import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +11,14 @@ import pytest
 
 from storagenode import leveldb_log
 from tests.cluster.harness import (
-    ROOT,
     LocalCluster,
+    data_directory,
     http_get,
     is_alive,
+    is_whole,
+    node_id,
     running_cluster,
+    scrub,
     signal_pid,
     wait_until,
 )
@@ -31,32 +31,6 @@ from tests.cluster.test_faults import (
     wait_writable,
 )
 from tests.cluster.workload import WireClient, Workload
-
-
-def data_directory(cluster: LocalCluster, name: str) -> Path:
-    argv = cluster.process(name)["argv"]
-    return Path(argv[argv.index("--data-dir") + 1])
-
-
-def is_whole(cluster: LocalCluster, lost: set[str]) -> bool:
-    """Each partition, the catalog's too, has three replicas on disks that are there, all of them in service."""
-    status = cluster.status()
-    partitions = [p for t in status["tables"] for p in t["partitions"]] + status["catalog"]
-    for partition in partitions:
-        replicas = partition["replicas"]
-        if len(replicas) != 3 or {r["node_id"] for r in replicas} & lost:
-            return False
-        if sorted(r["role"] for r in replicas) != ["follower", "follower", "leader"]:
-            return False
-    return len(partitions) > 1
-
-
-def node_id(cluster: LocalCluster, name: str) -> str:
-    """Of the disk that the node runs on; empty while it has none, or does not know."""
-    try:
-        return str(json.loads((data_directory(cluster, name) / "node.json").read_text())["node_id"])
-    except (FileNotFoundError, ValueError):
-        return ""
 
 
 def test_an_emptied_disk_is_whole_again_by_itself_under_load(own_cluster: LocalCluster):
@@ -251,14 +225,6 @@ def test_a_record_that_is_whole_and_wrong_is_found_by_scrubbing_and_repaired(
             assert get(client, f"before-{n}", strong=False) == n
             assert get(client, f"before-{n}") == n
         client.close()
-
-
-def scrub(cluster: LocalCluster, *arguments: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "admin", "scrub", "--data-dir", str(cluster.data_dir), *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout + done.stderr
 
 
 def test_an_operator_has_the_replicas_compared_and_the_wrong_one_repaired(

@@ -1,15 +1,18 @@
 """The parts of the chaos runner that decide: ports, rules, keys, timelines, gaps."""
 
 import os
+import random
 import socket
 import stat
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from datamodel.key_encoding import encode_key, partition_bounds
 from tests.chaos.__main__ import order, parse
+from tests.chaos.disks import flip_bits
 from tests.chaos.faults import FAULTS, said_of_disk
 from tests.chaos.gaps import Probe, summary
 from tests.chaos.network import iptables_rules, nft_script, ports_of, tcp_ports
@@ -85,6 +88,44 @@ def test_named_faults_are_played_in_rounds():
     assert [fault.name for fault in played] == ["pause", "pause", "kill", "kill"]
     with pytest.raises(SystemExit):
         parse(["no-such-fault"])
+
+
+CLUSTER = SimpleNamespace(
+    processes=lambda role=None: [
+        process
+        for process in (
+            {"name": "storage-az1-0", "role": "storagenode", "az": "az1"},
+            {"name": "router-0", "role": "router", "az": "az1"},
+        )
+        if role in (None, process["role"])
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("fault", "target", "reason"),
+    [
+        ("kill", "router-0", ""),
+        ("kill", "router-9", "router-9 is none of router-0, storage-az1-0"),
+        ("partition", "router-0", "router-0 is none of storage-az1-0"),
+        ("wipe-disk", "storage-az1-0", ""),
+        ("zone-loss", "az1", ""),
+        ("zone-loss", "storage-az1-0", "storage-az1-0 is none of az1"),
+        ("blackout", "az1", "it takes no --target"),
+    ],
+)
+def test_a_victim_is_not_chosen_by_a_slip_of_the_pen(fault, target, reason):
+    assert FAULTS[fault].why_not_target(CLUSTER, target) == reason
+
+
+def test_flipped_bits_change_what_is_used(tmp_path):
+    path = tmp_path / "f"
+    path.write_bytes(b"\1" * 1000 + bytes(5000))
+    assert "bits in f" in flip_bits([path], random.Random(1))
+    data = path.read_bytes()
+    assert len(data) == 6000
+    assert data[:1000] != b"\1" * 1000
+    assert data[1000:] == bytes(5000)
 
 
 def test_the_reason_of_a_full_disk_is_quoted():
