@@ -178,11 +178,6 @@ def nodes_range() -> tuple[bytes, bytes]:
     return collection_range(SYSTEM_TABLE_ID, CATALOG_SCHEMA, {"S": "node"}, None)
 
 
-def jobs_range() -> tuple[bytes, bytes]:
-    """All jobs' rows: [start, end)."""
-    return collection_range(SYSTEM_TABLE_ID, CATALOG_SCHEMA, {"S": "job"}, None)
-
-
 def key_item(row: Row) -> Item:
     """The key attributes of a row, which a DELETE or CHECK action carries as its body."""
     pk, sk = _row_pk_sk(row)

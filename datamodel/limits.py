@@ -1,4 +1,4 @@
-"""Published limits of DynamoDB, each named once, its unit last.
+"""Published limits of DynamoDB that the code checks, each named once, its unit last.
 
 Sources: DynamoDB developer guide, "Service, account, and table quotas" and "Constraints"; the service model;
 where those are silent, behaviour measured on the service.
@@ -9,7 +9,6 @@ ITEM_SIZE_BYTES_MAX = 400 * 1024
 PARTITION_KEY_SIZE_BYTES_MAX = 2048
 SORT_KEY_SIZE_BYTES_MAX = 1024
 ATTRIBUTE_NAME_SIZE_BYTES_MAX = 65_535
-KEY_ATTRIBUTE_NAME_SIZE_BYTES_MAX = 255
 NESTING_DEPTH_MAX = 32
 """Levels of one attribute value: a scalar is one level, a scalar in a map two."""
 
@@ -35,26 +34,19 @@ size of an expression allows, because a filter is evaluated on every item of a p
 REQUEST_SIZE_BYTES_MAX = 16 * 1024 * 1024
 PAGE_SIZE_BYTES_MAX = 1024 * 1024
 """Bytes of evaluated items after which a Query or Scan page ends."""
-SCAN_SEGMENTS_MAX = 1_000_000
 BATCH_GET_KEYS_MAX = 100
 BATCH_WRITE_ACTIONS_MAX = 25
 BATCH_SIZE_BYTES_MAX = 16 * 1024 * 1024
 """Bytes of items that one BatchGetItem returns at most."""
 BATCH_PARTITION_SIZE_BYTES_MAX = 1024 * 1024
 """Bytes of items from one partition after which a BatchGetItem reads no more of it."""
-TRANSACTION_ACTIONS_MAX = 100
-TRANSACTION_SIZE_BYTES_MAX = 4 * 1024 * 1024
-CLIENT_REQUEST_TOKEN_LENGTH_MAX = 36
 LIST_TABLES_LIMIT_MAX = 100
 
 # --- tables
 TABLE_NAME_LENGTH_MIN = 3
 TABLE_NAME_LENGTH_MAX = 255
-TABLE_ARN_LENGTH_MAX = 1024
 TABLES_MAX = 2500
 LOCAL_INDEXES_MAX = 5
-GLOBAL_INDEXES_MAX = 20
-PROJECTED_NON_KEY_ATTRIBUTES_MAX = 100
 TAGS_MAX = 50
 TAG_KEY_LENGTH_MAX = 128
 TAG_VALUE_LENGTH_MAX = 256

@@ -105,7 +105,6 @@ def test_keys_of_all_kinds_differ_and_belong_to_group_0():
         (rows.partitions_range(300), [PARTITION]),
         (rows.partitions_range(30), []),
         (rows.nodes_range(), [NODE]),
-        (rows.jobs_range(), [JOB]),
     ],
 )
 def test_a_range_holds_the_rows_of_its_kind_only(key_range, inside):
