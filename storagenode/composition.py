@@ -40,6 +40,7 @@ from storagenode.metrics import MeasuredLog, NodeCollector
 from storagenode.node import Node
 from storagenode.peers import Peers
 from storagenode.presence import Presence
+from storagenode.requests import Requests
 from storagenode.scrubbing import INTERVAL_S, Scrubber
 
 log = logging.getLogger(__name__)
@@ -206,6 +207,7 @@ class StorageNode:
             self._spawn,
             options.item_collection_size_max,
         )
+        self._requests = Requests(self.node, self._host, self._peers)
         self._healer = Healer(
             self.node,
             self._engine,
@@ -323,7 +325,7 @@ class StorageNode:
         options, presence = self._options, self._presence
         self.node.recover()
         links = await serve_links(
-            *parse_listen(options.link_listen), presence.hello, self.node, self._loop
+            *parse_listen(options.link_listen), presence.hello, self._requests, self._loop
         )
         self._servers.append(links)
         grpc_host, grpc_port = parse_listen(options.grpc_listen)

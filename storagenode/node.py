@@ -1,4 +1,4 @@
-"""The storage node's shell around its replicas: which groups live here, and who gets which message.
+"""The storage node's shell around its replicas: which groups live here, and where the others are.
 
 A node owns the replicas and knows the engine and the raft host. It opens and closes replicas (durably),
 recovers them at start, hands each request to its replica, fetches snapshots for those that need one. It has no
@@ -9,28 +9,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from datamodel.limits import ITEM_COLLECTION_SIZE_BYTES_MAX
-from proto.link import Link
-from proto.messages import (
-    Catalog,
-    Discover,
-    Get,
-    Hello,
-    Message,
-    OutcomeUnknown,
-    Query,
-    RaftBatch,
-    ReadFeed,
-    ReplicaAddress,
-    Stats,
-    Unavailable,
-    Write,
-    WrongPartition,
-)
+from proto.messages import Catalog, Hello, ReplicaAddress
 from raft.group import (
     BLANK_INDEX,
     BLANK_TERM,
@@ -42,7 +25,6 @@ from raft.group import (
     Host,
     LogIndex,
     Member,
-    NodeId,
     RecoveredGroup,
     ReplicaId,
     Term,
@@ -67,7 +49,7 @@ from storagenode.log_entries import (
     decode_state,
     encode_state,
 )
-from storagenode.peers import STORAGE_ROLE, Peers
+from storagenode.peers import Peers
 from storagenode.replica import Capture, Replica, Surroundings
 from storagenode.scans import ScanRunner
 
@@ -159,14 +141,6 @@ class Node:
             lambda replica: self.on_fault(replica),
             lambda replica, index: self.on_scrub(replica, index),
         )
-        self._handlers: dict[type[Any], Callable[[Link, Any], None]] = {
-            Get: self._on_get,
-            Write: self._on_write,
-            Query: self._on_query,
-            ReadFeed: self._on_feed,
-            Stats: self._on_stats,
-            Discover: self._on_discover,
-        }
 
     # --- life ---
 
@@ -398,97 +372,24 @@ class Node:
         finally:
             self._fetching.discard(group)
 
-    # --- messages from links that others dialled (proto.link.LinkHandler) ---
+    # --- where groups are ---
 
-    def on_up(self, link: Link) -> None:
-        """A router, an admin or a storage node is there."""
-        if link.peer.role == STORAGE_ROLE:
-            self._peers.accept(link)
-
-    def on_down(self, link: Link) -> None:
-        """It is gone."""
-        if link.peer.role == STORAGE_ROLE:
-            self._peers.forget(link)
-
-    def on_messages(self, link: Link, messages: list[Message]) -> None:
-        """Requests, and raft's batches. One request's failure is its own."""
-        handlers = self._handlers
-        for message in messages:
-            kind = type(message)
-            if kind is RaftBatch:
-                if self._peers.is_current(link):
-                    self._host.receive(NodeId(link.peer.node_id), message.payload)  # type: ignore[union-attr]
-                continue
-            handler = handlers.get(kind)
-            if handler is None:
-                log.warning("unexpected message", extra={"kind": kind.__name__})
-                continue
-            try:
-                handler(link, message)
-            except Exception:  # the boundary between one request and the link that all share
-                self.handler_failures += 1
-                log.exception("request handler failed", extra={"kind": kind.__name__})
-                self._answer_failure(link, message)
-
-    def _answer_failure(self, link: Link, message: Message) -> None:
-        if isinstance(message, Write):
-            link.send(OutcomeUnknown(message.id, "internal error"))
-        elif isinstance(message, Get | Query | ReadFeed | Stats | Discover):
-            link.send(Unavailable(message.id, "internal error"))
-
-    def _on_get(self, link: Link, request: Get) -> None:
-        replica = self.replicas.get(request.group)  # type: ignore[call-overload]
-        if replica is None:
-            link.send(WrongPartition(request.id, request.group))
-        else:
-            replica.on_get(link, request)
-
-    def _on_write(self, link: Link, request: Write) -> None:
-        replica = self.replicas.get(request.group)  # type: ignore[call-overload]
-        if replica is None:
-            link.send(WrongPartition(request.id, request.group))
-        else:
-            replica.on_write(link, request)
-
-    def _on_query(self, link: Link, request: Query) -> None:
-        replica = self.replicas.get(request.group)  # type: ignore[call-overload]
-        if replica is None:
-            link.send(WrongPartition(request.id, request.group))
-        else:
-            replica.on_query(link, request)
-
-    def _on_feed(self, link: Link, request: ReadFeed) -> None:
-        replica = self.replicas.get(request.group)  # type: ignore[call-overload]
-        if replica is None:
-            link.send(WrongPartition(request.id, request.group))
-        else:
-            replica.on_feed(link, request)
-
-    def _on_stats(self, link: Link, request: Stats) -> None:
-        replica = self.replicas.get(request.group)  # type: ignore[call-overload]
-        if replica is None:
-            link.send(WrongPartition(request.id, request.group))
-        else:
-            replica.on_stats(link, request)
-
-    def _on_discover(self, link: Link, request: Discover) -> None:
+    def catalog_answer(self, request_id: int) -> Catalog:
+        """Where the catalog is, for whoever asks."""
         own = self._own()
         replica = self.replicas.get(CATALOG_GROUP)
         if replica is None or replica.standing.is_blank:
-            link.send(
-                Catalog(request.id, own.cluster_id, list(self.catalog), None, self.catalog_position)
+            return Catalog(
+                request_id, own.cluster_id, list(self.catalog), None, self.catalog_position
             )
-            return
         leader = replica.standing.leader
         voters = [member for member in replica.configuration.members if not member.is_learner]
-        link.send(
-            Catalog(
-                request.id,
-                own.cluster_id,
-                self.addresses(voters),
-                None if leader is None else leader.node_id,
-                replica.applied_index,
-            )
+        return Catalog(
+            request_id,
+            own.cluster_id,
+            self.addresses(voters),
+            None if leader is None else leader.node_id,
+            replica.applied_index,
         )
 
     def hear_catalog(self, catalog: Catalog) -> None:

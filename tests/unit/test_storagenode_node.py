@@ -26,6 +26,7 @@ from storagenode.engine import APPLIED, DATA, REMOVING, TOMBSTONE, group_key
 from storagenode.log_entries import AppliedState, encode_applied, encode_state
 from storagenode.memory_engine import MemoryEngine
 from storagenode.node import ReplicaRefused
+from storagenode.requests import REPLICA_REQUESTS, Requests
 from storagenode.snapshots import BadSnapshot
 from tests.unit.storagenode_fake_host import FakeHost, make_node, make_peers
 from tests.unit.storagenode_harness import MEMBERS, FakeLink, fresh_state, put
@@ -39,6 +40,7 @@ class Rig:
         self.host = FakeHost(recovered)
         self.work = []
         self.node = make_node(self.engine, self.host, tmp_path, fetch=fetch, spawn=self.work.append)
+        self.requests = Requests(self.node, self.host, self.node._peers)
         self.node.recover()
         self.link = FakeLink()
         if open_group:
@@ -85,19 +87,17 @@ REQUESTS = [
 
 
 def test_requests_for_groups_that_are_elsewhere(rig):
-    rig.node.on_messages(rig.link, REQUESTS)
+    rig.requests.on_messages(rig.link, REQUESTS)
     assert rig.link.take() == [WrongPartition(number, 8) for number in (1, 2, 3, 4, 5)]
 
 
 def test_one_requests_failure_is_its_own(rig, monkeypatch):
-    replica = rig.node.replicas[7]
-
-    def broken(link, request):
+    def broken(replica, link, request):
         raise RuntimeError("bug")
 
-    monkeypatch.setattr(replica, "on_write", broken)
-    monkeypatch.setattr(replica, "on_query", broken)
-    rig.node.on_messages(
+    monkeypatch.setitem(REPLICA_REQUESTS, Write, broken)
+    monkeypatch.setitem(REPLICA_REQUESTS, Query, broken)
+    rig.requests.on_messages(
         rig.link,
         [
             Write(1, 7, bytes(16), [put("b")]),
@@ -124,7 +124,7 @@ def test_a_write_whose_evaluation_fails_harms_no_other(rig, monkeypatch):
         return evaluate(actions, read, keep_images=keep_images)
 
     monkeypatch.setattr(writing, "evaluate", sometimes)
-    rig.node.on_messages(
+    rig.requests.on_messages(
         rig.link, [Write(n, 7, bytes([n]) * 16, [put(key)]) for n, key in enumerate("bcd")]
     )
     rig.node.environment.turn()
@@ -134,31 +134,31 @@ def test_a_write_whose_evaluation_fails_harms_no_other(rig, monkeypatch):
 
 
 def test_answers_are_no_requests(rig):
-    rig.node.on_messages(rig.link, [Value(1, None), Get(2, 7, b"b", True)])
+    rig.requests.on_messages(rig.link, [Value(1, None), Get(2, 7, b"b", True)])
     assert rig.link.take() == [Value(2, None)]
 
 
 def test_raft_batches_count_from_a_nodes_newest_link_only(rig):
     old, new = FakeLink("storagenode", "node-2"), FakeLink("storagenode", "node-2")
-    rig.node.on_messages(old, [RaftBatch(b"0")])
-    rig.node.on_up(old)
-    rig.node.on_messages(old, [RaftBatch(b"1")])
-    rig.node.on_up(new)
+    rig.requests.on_messages(old, [RaftBatch(b"0")])
+    rig.requests.on_up(old)
+    rig.requests.on_messages(old, [RaftBatch(b"1")])
+    rig.requests.on_up(new)
     assert old.closed
-    rig.node.on_messages(old, [RaftBatch(b"2")])
-    rig.node.on_down(old)
-    rig.node.on_messages(new, [RaftBatch(b"3")])
-    rig.node.on_messages(FakeLink("router", "node-2"), [RaftBatch(b"4")])
+    rig.requests.on_messages(old, [RaftBatch(b"2")])
+    rig.requests.on_down(old)
+    rig.requests.on_messages(new, [RaftBatch(b"3")])
+    rig.requests.on_messages(FakeLink("router", "node-2"), [RaftBatch(b"4")])
     assert rig.host.received == [("node-2", b"1"), ("node-2", b"3")]
 
 
 def test_where_the_catalog_is(tmp_path):
     rig = Rig(tmp_path, open_group=False)
-    rig.node.on_messages(rig.link, [Discover(1)])
+    rig.requests.on_messages(rig.link, [Discover(1)])
     assert rig.link.take() == [Catalog(1, "cluster", [])]
     rig.open(0, state=fresh_state(b"", b"z", feed=True))
     rig.host.created[0].lead()
-    rig.node.on_messages(rig.link, [Discover(2)])
+    rig.requests.on_messages(rig.link, [Discover(2)])
     (catalog,) = rig.link.take()
     assert [(r.replica_id, r.address) for r in catalog.replicas] == [
         (1, "127.0.0.1:1"), (2, "127.0.0.1:2"), (3, "127.0.0.1:3"),
@@ -177,7 +177,7 @@ def test_opening_is_idempotent_and_refuses_contradictions(rig):
 
 def test_closing_deletes_the_data_and_is_for_good(rig, tmp_path):
     for number, key in enumerate("bcd"):
-        rig.node.on_messages(rig.link, [Write(number, 7, bytes([number]) * 16, [put(key)])])
+        rig.requests.on_messages(rig.link, [Write(number, 7, bytes([number]) * 16, [put(key)])])
     rig.node.environment.turn()
     rig.group.commit()
     rig.engine.write([(DATA + b"zz", b"another partition's")])
@@ -226,7 +226,7 @@ def test_an_engine_behind_its_checkpoint_is_found_out(tmp_path, checkpoint, mark
     assert (replica.standing.fault is None) is sound
     rig.host.opened[7].index = checkpoint
     rig.host.opened[7].lead()
-    rig.node.on_messages(rig.link, [Get(1, 7, b"b", True)])
+    rig.requests.on_messages(rig.link, [Get(1, 7, b"b", True)])
     expected = Value(1, None) if sound else Unavailable(1, "replica out of service")
     assert rig.link.take() == [expected]
     assert rig.host.opened[7].transfers == (0 if sound else 1)
@@ -339,7 +339,7 @@ def test_a_blank_replica_serves_nothing_and_is_opened_once(rig):
         rig.node.join_replica(GroupId(8), ReplicaId(1001), state)
     replica = rig.node.replicas[8]
     replica.standing.leader_seen = True
-    rig.node.on_messages(rig.link, [Get(1, 8, b"b", False), Get(2, 8, b"b", True)])
+    rig.requests.on_messages(rig.link, [Get(1, 8, b"b", False), Get(2, 8, b"b", True)])
     assert [type(answer) for answer in rig.link.take()] == [Unavailable, Unavailable]
     rig.host.joined[8].lead()
     assert not replica.standing.is_leading, "it has nothing to lead with"
@@ -396,7 +396,7 @@ def test_of_two_words_on_the_catalog_the_newer_counts(tmp_path):
     rig.node.hear_catalog(Catalog(1, "cluster", new, None, 50))
     rig.node.hear_catalog(Catalog(2, "cluster", old, None, 49))
     rig.node.hear_catalog(Catalog(3, "cluster", [], None, 99))
-    rig.node.on_messages(rig.link, [Discover(4)])
+    rig.requests.on_messages(rig.link, [Discover(4)])
     assert rig.link.take() == [Catalog(4, "cluster", new, None, 50)]
 
 
@@ -404,7 +404,7 @@ def test_the_catalogs_learners_are_nobodys_address(tmp_path):
     rig = Rig(tmp_path, open_group=False)
     members = (*MEMBERS.members[:2], Member(ReplicaId(1000), NodeId("node-3"), is_learner=True))
     rig.open(group=0, configuration=Configuration(members))
-    rig.node.on_messages(rig.link, [Discover(4)])
+    rig.requests.on_messages(rig.link, [Discover(4)])
     (answer,) = rig.link.take()
     assert [replica.replica_id for replica in answer.replicas] == [1, 2]
     assert answer.position == rig.node.replicas[0].applied_index
