@@ -9,6 +9,7 @@ Messages are parsed here rather than by grpc, so that garbage is answered like a
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote_from_bytes
 
@@ -39,6 +40,8 @@ CONCURRENT_CALLS_MAX: Final = 4096
 STATUS_TEXT_BYTES_MAX: Final = 1 << 10
 DETAIL_BYTES_MAX: Final = 4 << 10
 DETAIL_MESSAGE_CHARS_MAX: Final = 700
+# From here on messages are translated in a thread: a million small values take seconds.
+LARGE_MESSAGE_BYTES: Final = 256 << 10
 # How soon a change of readiness is told to those who watch.
 HEALTH_INTERVAL_S: Final = 0.5
 
@@ -173,6 +176,8 @@ async def serve_grpc(
 # --- calls -------------------------------------------------------------------------------------------------
 
 _Outcome: TypeAlias = tuple[int, bytes]
+# One thread: what is large waits for what is large.
+_large_messages: Final = ThreadPoolExecutor(1, thread_name_prefix="large-messages")
 _Handler: TypeAlias = Callable[[bytes, Any], Awaitable[bytes]]
 
 
@@ -185,8 +190,7 @@ def _handler(method: Any, dispatch: Dispatch, new_request_id: Callable[[], bytes
         status, body = await _execute(operation, data, request_type, dispatch, context)
         if status != 200:
             return _failure(operation, status, body, context.request_id.decode())
-        answer: bytes = from_members(msgspec.json.decode(body), response_type).SerializeToString()
-        return answer
+        return await _aside(len(body), _to_message, body, response_type)
 
     async def handle(data: bytes, call: Any) -> bytes:
         context = GrpcContext(new_request_id(), call.time_remaining())
@@ -222,7 +226,7 @@ async def _execute(
 ) -> _Outcome:
     """The HTTP status and body of a request."""
     try:
-        request = request_type.FromString(data)
+        request = await _aside(len(data), _to_body, data, request_type)
     except DecodeError:
         error = SerializationError("The message cannot be decoded")
         return error.http_status, error_body(error)
@@ -233,8 +237,24 @@ async def _execute(
         if not done.done():
             done.set_result((status, bytes(body)))
 
-    dispatch(operation, msgspec.json.encode(to_members(request)), context, reply)
+    dispatch(operation, request, context, reply)
     return await done
+
+
+async def _aside(size: int, work: Callable[[bytes, type[Message]], bytes], *args: Any) -> bytes:
+    """The result of work on so many bytes: in a thread if they are many, so that other calls go on."""
+    if size < LARGE_MESSAGE_BYTES:
+        return work(*args)
+    return await asyncio.get_running_loop().run_in_executor(_large_messages, work, *args)
+
+
+def _to_body(data: bytes, request_type: type[Message]) -> bytes:
+    return msgspec.json.encode(to_members(request_type.FromString(data)))
+
+
+def _to_message(body: bytes, response_type: type[Message]) -> bytes:
+    answer: bytes = from_members(msgspec.json.decode(body), response_type).SerializeToString()
+    return answer
 
 
 # --- failures ----------------------------------------------------------------------------------------------

@@ -21,7 +21,14 @@ import httptools
 
 from datamodel.limits import REQUEST_SIZE_BYTES_MAX
 from router.context import Dispatch, RequestContext
-from router.http_headers import decompress, operation_of, reply_coding, sent_as, spelling_of
+from router.http_headers import (
+    decompress,
+    operation_of,
+    path_of,
+    reply_coding,
+    sent_as,
+    spelling_of,
+)
 from router.responses import (
     CONTINUE,
     DAMAGED_BODY,
@@ -100,7 +107,7 @@ class Doorway:
 class Exchange(RequestContext):
     """One request and, once it is there, its reply."""
 
-    __slots__ = ("coding", "connection", "content_type", "cors", "data", "keep_alive")
+    __slots__ = ("coding", "connection", "content_type", "cors", "data", "is_head", "keep_alive")
 
     def __init__(
         self,
@@ -117,6 +124,7 @@ class Exchange(RequestContext):
         self.keep_alive = keep_alive
         self.coding = coding
         self.cors = cors
+        self.is_head = False  # its reply is one to GET without the body
         self.data: bytes | None = None
 
     def host(self) -> bytes:
@@ -138,6 +146,8 @@ class Exchange(RequestContext):
             self.coding,
             self.cors,
         )
+        if self.is_head:
+            self.data = self.data.removesuffix(body)
         connection.replied(self)
 
 
@@ -160,6 +170,7 @@ class Connection(asyncio.Protocol):
         self._in_head = False
         self._in_body = False
         self._head_bytes = 0
+        self._piece_bytes = 0
         self._waiting: deque[Exchange] = deque()
         self._continue_wanted = False
         self._read_paused = False
@@ -199,6 +210,7 @@ class Connection(asyncio.Protocol):
         """Bytes arrived."""
         if self._deaf:
             return
+        self._piece_bytes = len(data)
         rest = data
         while rest:
             try:
@@ -275,11 +287,21 @@ class Connection(asyncio.Protocol):
                 self._refuse(400)
             return
         headers = self._headers
+        # A head that came as a part of one piece of usual size needs no look.
+        may_be_large = self._head_bytes >= 0 or self._piece_bytes > HEAD_BYTES_MAX
+        if may_be_large and _size_of_head(self._url, headers) > HEAD_BYTES_MAX:
+            self._refuse(431)
+            return
         self._spelling = spelling = spelling_of(tuple(headers))
+        if spelling.transfer_encoding and headers[spelling.transfer_encoding].lower() != b"chunked":
+            self._refuse(
+                400
+            )  # another coding around or before the chunks: we would take it for the body
+            return
         length = headers.get(spelling.content_length)
         if length is not None and int(length) > REQUEST_SIZE_BYTES_MAX:
             self._refuse(413)
-        elif spelling.expect:
+        elif spelling.expect and headers[spelling.expect].lower() == b"100-continue":
             if self._waiting:
                 self._continue_wanted = True
             elif self._transport is not None:
@@ -373,10 +395,11 @@ class Connection(asyncio.Protocol):
     # --- answers without an operation ---
 
     def _answer_other_method(self, exchange: Exchange, method: bytes) -> None:
-        path = self._url.split(b"?", 1)[0]
+        path = path_of(self._url)
         exchange.content_type = TEXT
         exchange.coding = b""
-        if method == b"GET":
+        if method == b"GET" or (method == b"HEAD" and path in (b"/readyz", b"/healthz")):
+            exchange.is_head = method == b"HEAD"
             if path == b"/readyz":
                 ready = self.doorway.is_ready()
                 exchange.reply(200 if ready else 503, b"ready\n" if ready else b"not ready\n")
@@ -395,9 +418,8 @@ class Connection(asyncio.Protocol):
     def _answer_unknown_page(self, exchange: Exchange) -> None:
         exchange.content_type = b""
         exchange.coding = b""
-        # A HEAD request is among these; no body may follow the head of its answer.
-        body = b"" if self._parser.get_method() == b"HEAD" else UNKNOWN_OPERATION_PAGE
-        exchange.reply(404, body)
+        exchange.is_head = self._parser.get_method() == b"HEAD"
+        exchange.reply(404, UNKNOWN_OPERATION_PAGE)
 
     def _refuse(self, status: int) -> None:
         """Answer without a body and take nothing more from this connection."""
@@ -492,3 +514,7 @@ class Connection(asyncio.Protocol):
         """Close at once."""
         if self._transport is not None:
             self._transport.abort()
+
+
+def _size_of_head(url: bytes, headers: dict[bytes, bytes]) -> int:
+    return len(url) + sum(len(name) + len(value) for name, value in headers.items())

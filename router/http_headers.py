@@ -26,6 +26,7 @@ class Spelling:
         "expect",
         "origin",
         "target",
+        "transfer_encoding",
     )
 
     def __init__(self, names: tuple[bytes, ...]) -> None:
@@ -36,6 +37,7 @@ class Spelling:
         self.expect = sent_as(names, b"expect")
         self.origin = sent_as(names, b"origin")
         self.target = sent_as(names, b"x-amz-target")
+        self.transfer_encoding = sent_as(names, b"transfer-encoding")
 
 
 _known_spelling = lru_cache(maxsize=SPELLINGS_MAX)(Spelling)
@@ -62,6 +64,13 @@ def operation_of(target: bytes | None) -> str:
             if target.startswith(prefix):
                 return target[len(prefix) :].decode("latin-1")
     return ""
+
+
+def path_of(url: bytes) -> bytes:
+    """The path that a request names, without its query: `/x?y`, or `http://host/x?y` as proxies are asked."""
+    if not url.startswith(b"/"):
+        url = b"/" + url.partition(b"://")[2].partition(b"/")[2]
+    return url.partition(b"?")[0]
 
 
 def reply_coding(accept: bytes) -> bytes:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import threading
 from contextlib import asynccontextmanager
 
 import grpc
@@ -14,9 +15,11 @@ from datamodel import errors
 from datamodel.shape_rules import IMPLEMENTED_OPERATIONS
 from proto import dynamodb_pb2 as pb
 from proto import dynamodb_pb2_grpc
+from router import grpc_server
 from router.grpc_server import (
     DETAIL_BYTES_MAX,
     ERROR_DETAIL_KEY,
+    LARGE_MESSAGE_BYTES,
     REQUEST_ID_KEY,
     SERVICE_NAME,
     STATUS_BY_CODE,
@@ -96,6 +99,32 @@ def test_a_call_is_a_request_and_its_reply_the_answer():
         }
         assert 0 < context.time_remaining_s <= 11  # both ends round the deadline
         assert dict(await call.trailing_metadata())[REQUEST_ID_KEY] == REQUEST_ID
+
+    run(test)
+
+
+@pytest.mark.parametrize("size", [10, LARGE_MESSAGE_BYTES])
+def test_large_messages_are_translated_in_a_thread_of_their_own(monkeypatch, size):
+    threads = []
+
+    def noting(function):
+        def note(*args):
+            threads.append(threading.current_thread() is threading.main_thread())
+            return function(*args)
+
+        return note
+
+    for name in ("to_members", "from_members"):
+        monkeypatch.setattr(grpc_server, name, noting(getattr(grpc_server, name)))
+
+    async def test(dispatcher, stub, channel):
+        item = {"pk": {"S": "a" * size}}
+        dispatcher.reply = (200, json.dumps({"Item": item}).encode())
+        key = pb.Item(attributes={"pk": pb.AttributeValue(s="a" * size)})
+        answer = await stub.GetItem(pb.GetItemRequest(table_name="users", key=key), timeout=10)
+        assert answer.item.attributes["pk"].s == "a" * size
+        assert dispatcher.calls[0][1] == {"TableName": "users", "Key": item}
+        assert threads == [size < LARGE_MESSAGE_BYTES] * 2
 
     run(test)
 

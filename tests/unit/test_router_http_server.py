@@ -218,6 +218,9 @@ def test_a_late_reply_to_a_gone_client_harms_nobody():
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200, b"healthy: dynamodb.us-east-1.amazonaws.com "),
         (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 200, b"ok\n"),
         (b"GET /readyz?x=1 HTTP/1.1\r\nHost: x\r\n\r\n", 200, b"ready\n"),
+        (b"GET http://router:8000/readyz?x=1 HTTP/1.1\r\nHost: x\r\n\r\n", 200, b"ready\n"),
+        (b"GET http://router HTTP/1.1\r\nHost: x\r\n\r\n", 200, None),
+        (request().replace(b"POST /", b"POST http://router:8000/"), 200, None),
         (b"PUT / HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 404, b"<UnknownOperationException/>\n"),
         (request(Content_Type="text/plain"), 404, b"<UnknownOperationException/>\n"),
         (
@@ -237,6 +240,23 @@ def test_what_is_no_operation(data, status, body):
         assert found[0] == status
         assert body is None or found[2] == body
         client.send(request())
+        assert (await client.reply())[0] == 200
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "length"),
+    [(b"/healthz", 200, "3"), (b"/readyz", 200, "6"), (b"/", 404, "29")],
+)
+def test_the_answer_to_head_is_that_to_get_without_its_body(path, status, length):
+    async def scenario(world):
+        client = await world.connect()
+        client.send(b"HEAD %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+        head = await client.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % status)
+        assert f"Content-Length: {length}\r\n".encode() in head
+        client.send(request())  # nothing is left of a body
         assert (await client.reply())[0] == 200
 
     run(scenario)
@@ -347,6 +367,15 @@ def test_expect_continue():
     run(scenario)
 
 
+def test_another_expectation_is_not_met_and_not_minded():
+    async def scenario(world):
+        client = await world.connect()
+        client.send(request(b'{"x":1}', Expect="a-miracle"))
+        assert (await client.reply())[0] == 200
+
+    run(scenario)
+
+
 MB_16 = 16 << 20
 
 
@@ -389,6 +418,17 @@ def test_a_body_that_inflates_too_much():
         (b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nX: " + b"x" * 200_000, 431),
+        (request(X="x" * 100_000), 431),
+        (b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n", 431),
+        (request(Transfer_Encoding="gzip, chunked", Content_Length=None), 400),
+        (request(Transfer_Encoding="gzip", Content_Length=None), 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: -2\r\n\r\n{}", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n{}" % 10**30, 400),
+        (b"POST / HTTP/1.1\r\nHost : x\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nX: a\r\n b\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     ],
 )
 def test_what_is_no_http(data, status):
