@@ -1,7 +1,7 @@
 """Replies as bytes: heads from constants, one per second and kind, then the body.
 
-Every reply carries `x-amzn-RequestId` and `x-amz-crc32`, as SDKs expect. The checksum is of the bytes as sent, so of
-the compressed ones if they are (smithy-lang/smithy-rs issue 129, on what the service does).
+Every reply carries `x-amzn-RequestId` and `x-amz-crc32`, as SDKs expect. The checksum is of the bytes as sent, so
+of the compressed ones if they are (smithy-lang/smithy-rs issue 129, on what the service does).
 """
 
 import zlib
