@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any, Final
 
 from datamodel.attribute_values import read_boolean
-from datamodel.errors import SerializationError
+from datamodel.errors import SerializationError, ValidationError
 from datamodel.shape_rules import (
     ENUM_ORDER,
     FAILURES_MAX,
@@ -63,6 +63,17 @@ def is_arn(name: str) -> bool:
 def table_name_is_plain(name: str) -> bool:
     """Whether a name satisfies the pattern and the upper length of table names (ARNs do not)."""
     return len(name) <= TABLE_NAME_LENGTH_MAX and _pattern(TABLE_NAME_PATTERN)(name) is not None
+
+
+def check_table_name(name: str) -> None:
+    """Names too short for a table: no constraint of the model, but found before anything else is looked at.
+
+    Raises:
+        ValidationError: One or two characters.
+    """
+    if len(name) < TABLE_NAME_LENGTH_MIN:
+        rule = f"Member must have length greater than or equal to {TABLE_NAME_LENGTH_MIN}"
+        raise ValidationError(failures_message([_failure(name, "tableName", rule)]))
 
 
 # --- JSON types --------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import msgspec
 from datamodel.errors import SerializationError, UnknownOperationError, ValidationError
 from datamodel.requests import REQUEST_TYPES, Shape
 from datamodel.shape_checks import (
+    check_table_name,
     constraint_failures,
     convert_types,
     failures_message,
@@ -94,7 +95,7 @@ def explain_request(operation: str, body: bytes) -> None:
 
 def _remember(name: str) -> bool:
     """Whether a table name is right; if so, the next request need not ask."""
-    if not table_name_is_plain(name):
+    if len(name) < TABLE_NAME_LENGTH_MIN or not table_name_is_plain(name):
         return is_arn(name)
     if len(_known_names) >= _KNOWN_NAMES_MAX:
         _known_names.clear()
@@ -120,6 +121,8 @@ def _decode_slowly(operation: str, body: bytes) -> Shape:
     )
     if failures:
         raise ValidationError(failures_message(failures))
+    if operation in ITEM_OPERATIONS:
+        check_table_name(members["TableName"])
     try:
         return msgspec.convert(members, request_type, strict=False)
     except msgspec.ValidationError as error:

@@ -64,7 +64,6 @@ def test_nested_structures_are_typed():
         ("Query", {**TABLE, "Limit": 5, "ExclusiveStartKey": KEY["Key"], "IndexName": "by-age"}),
         ("Scan", {**TABLE, "Segment": 0, "TotalSegments": 4, "ScanIndexForward": "ignored"}),
         ("GetItem", {**KEY, "TableName": "arn:aws:dynamodb:us-east-1:000000000000:table/users"}),
-        ("GetItem", {**KEY, "TableName": "ab"}),
         ("ListTables", {}),
         ("DescribeLimits", {}),
         ("DescribeEndpoints", {}),
@@ -305,6 +304,14 @@ def test_explain_finds_wrong_types_inside_attribute_values(value, message):
             [
                 "Value null at 'keyConditions.pk.member.comparisonOperator' "
                 "failed to satisfy constraint: Member must not be null"
+            ],
+        ),
+        (
+            "GetItem",
+            {**KEY, "TableName": "ab", "Key": {"pk": {"N": "x"}}},
+            [
+                "Value 'ab' at 'tableName' failed to satisfy constraint: "
+                "Member must have length greater than or equal to 3"
             ],
         ),
         (
