@@ -166,7 +166,7 @@ class Driver:
             return
         replica = node.replica(group)
         # Wiping what a node held for an earlier replica is right only by the true, settled configuration.
-        if self._settled(group) is None:
+        if self.settled(group) is None:
             return
         current = replica.status().configuration
         members = list(current.members)
@@ -308,7 +308,7 @@ class Driver:
 
         world.after(0.1 + 1.5 * rng.random(), mend)
 
-    def _settled(self, group: int) -> SimNode | None:
+    def settled(self, group: int) -> SimNode | None:
         """A leader whose configuration is certainly the one in force."""
         node = self._leader(group)
         if node is None:
@@ -331,7 +331,7 @@ class Driver:
         world = self._world
         node = self._pick()
         for group in range(1, world.options.groups + 1):
-            leader = self._settled(group)
+            leader = self.settled(group)
             if leader is None or leader is node:
                 return
             current = leader.replica(group).status().configuration
@@ -343,7 +343,7 @@ class Driver:
     def _replace(self) -> None:
         """What a lost disk held is taken out; a new replica, with a new id, is added like any other."""
         group = self._group()
-        node = self._settled(group)
+        node = self.settled(group)
         if node is None:
             return
         current = node.replica(group).status().configuration

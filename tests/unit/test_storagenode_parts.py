@@ -8,8 +8,9 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from proto.messages import ActionResult, OutcomeUnknown, Unavailable, Written
-from raft.group import LogIndex, Role, Term
+from raft.group import LogIndex, Role, Settings, Term
 from storagenode import checkpoints as checkpoints_module
+from storagenode import main as storagenode_main
 from storagenode import request_memory
 from storagenode.apply_round import ApplyRound
 from storagenode.checkpoints import Checkpoints
@@ -368,6 +369,15 @@ def test_flags():
         ("a", "az1", "h:1"),
         ("b", "az2", "[::1]:2"),
     ]
+
+
+def test_the_margin_of_leases():
+    given = ["--name", "n", "--az", "az1", "--data-dir", "d"]
+    assert storagenode_main._options(parse_flags(given)).raft == Settings()
+    flags = parse_flags([*given, "--clock-drift-margin", "0.4"])
+    assert storagenode_main._options(flags).raft.clock_drift_margin == 0.4
+    with pytest.raises(SystemExit):
+        parse_flags([*given, "--clock-drift-margin", "1.1"])
 
 
 @pytest.mark.parametrize(
