@@ -39,8 +39,11 @@ from storagenode.data_directory import (
     DataDirectory,
     DirectoryInUse,
     ForeignDirectory,
+    crashed_reading,
+    note_crashes,
     note_damage,
     noted_damage,
+    read_through,
     set_aside,
 )
 from storagenode.engine import EngineDamage, EngineFailure
@@ -185,6 +188,10 @@ async def _run(flags: argparse.Namespace) -> None:
         directory.close()
         directory = DataDirectory(flags.data_dir)
     try:
+        if crashed_reading(flags.data_dir):
+            # LevelDB maps its tables: a bad sector there is no error but the end, again and again.
+            read_through(directory.engine, "*.ldb")
+        note_crashes(flags.data_dir)
         stop = stop_event()
         node = StorageNode(_options(flags), _platform(), _disk(flags, directory))
         await node.start()
