@@ -679,9 +679,7 @@ class KeysAndAttributes(Shape, frozen=True):
     ExpressionAttributeNames: _ExpressionAttributeNameMap | None = None
 
 
-_BatchGetRequestMap: TypeAlias = Annotated[
-    dict[str, KeysAndAttributes], Meta(min_length=1, max_length=100)
-]
+_BatchGetRequestMap: TypeAlias = Annotated[dict[str, KeysAndAttributes], Meta(max_length=100)]
 
 
 class BatchGetItemInput(Shape, frozen=True):
@@ -717,9 +715,7 @@ class WriteRequest(Shape, frozen=True):
 
 
 _WriteRequests: TypeAlias = Annotated[list[WriteRequest], Meta(min_length=1, max_length=25)]
-_BatchWriteItemRequestMap: TypeAlias = Annotated[
-    dict[str, _WriteRequests], Meta(min_length=1, max_length=25)
-]
+_BatchWriteItemRequestMap: TypeAlias = Annotated[dict[str, _WriteRequests], Meta(max_length=25)]
 
 
 class BatchWriteItemInput(Shape, frozen=True):

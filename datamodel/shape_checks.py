@@ -242,6 +242,16 @@ def constraint_failures(
     return failures
 
 
+def _table_name_rules(value: str, length_min: int) -> ShapeDefinition:
+    """A table is named by its ARN or by its name; the pattern is not tried on an empty one."""
+    if is_arn(value):
+        return {}
+    rules: dict[str, Any] = {"min": length_min, "max": TABLE_NAME_LENGTH_MAX}
+    if value or length_min > 1:
+        rules["pattern"] = TABLE_NAME_PATTERN
+    return rules
+
+
 def failures_message(failures: list[str]) -> str:
     """The message that lists the failures."""
     plural = "" if len(failures) == 1 else "s"
@@ -271,7 +281,7 @@ class _Constraints:
                 continue
             extra: ShapeDefinition = MEMBER_CONSTRAINTS.get((name, member), {})
             if member == "TableName" and members[member] == "TableArn":
-                extra = self._table_name_rules(inner)
+                extra = _table_name_rules(inner, self._table_name_length_min)
             yield from self._member(members[member], inner, where, extra)
 
     def _member(self, name: str, value: Any, where: str, extra: ShapeDefinition) -> Iterator[str]:
@@ -349,21 +359,12 @@ class _Constraints:
     def _table_names(self, name: str, value: Mapping[str, Any], where: str) -> Iterator[str]:
         """One failure of a whole map that has tables' names as its keys."""
         for key in value:
-            rules = self._table_name_rules(key)
+            rules = _table_name_rules(key, TABLE_NAME_LENGTH_MIN)
             if any(True for _ in _broken_rules({"type": "string", **rules}, None, key)):
                 shown = ", ".join(_all_rules({"type": "string", **rules}, None))
                 rule = f"Map keys must satisfy constraint: [{shown}]"
                 yield _failure(self._echo(name, value), where, rule)
                 return
-
-    def _table_name_rules(self, value: str) -> ShapeDefinition:
-        """A table is named by its ARN or by its name; the pattern is not tried on an empty one."""
-        if is_arn(value):
-            return {}
-        rules: dict[str, Any] = {"min": self._table_name_length_min, "max": TABLE_NAME_LENGTH_MAX}
-        if value or self._table_name_length_min > 1:
-            rules["pattern"] = TABLE_NAME_PATTERN
-        return rules
 
     def _echo(self, name: str, value: Any) -> str:
         """A value as Java prints it, its end left out if it is very long."""

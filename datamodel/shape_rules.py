@@ -97,8 +97,11 @@ MEMBER_ORDER: Final[dict[str, tuple[str, ...]]] = {
 SHAPE_CONSTRAINTS: Final[dict[str, dict[str, Any]]] = {"AttributeNameList": {"max": 255}}
 
 # Constraints of the model that the service does not enforce as such: the operations concerned have rules and
-# words of their own. Source: findings on the service published in 2026 by the authors of an AWS controller.
+# words of their own. Source: findings on the service published in 2026 by the authors of an AWS controller; for
+# batches, tests of the parity suite for DynamoDB.
 LOOSE_CONSTRAINTS: Final[dict[str, tuple[str, ...]]] = {
+    "BatchGetRequestMap": ("min",),
+    "BatchWriteItemRequestMap": ("min",),
     "TableClass": ("enum",),
     "Tag": ("required",),
     "TagKeyString": ("min", "max"),

@@ -37,6 +37,20 @@ def check_projection_parameters(asked: ProjectionRequest) -> None:
     check_placeholders_allowed(asked.ExpressionAttributeNames, None, expressions)
 
 
+def check_projections_together(asked: Sequence[ProjectionRequest]) -> None:
+    """Check that no table of a batch has the old parameter while another one has the new.
+
+    Raises:
+        ValidationError: With the service's text.
+
+    Source: tests of the parity suite for DynamoDB.
+    """
+    old = [one.AttributesToGet for one in asked if one.AttributesToGet is not None]
+    new = [one.ProjectionExpression for one in asked if one.ProjectionExpression is not None]
+    if old and new:
+        check_mixing({"ProjectionExpression": new[0]}, {"AttributesToGet": old[0]})
+
+
 def read_projection(asked: ProjectionRequest) -> Projection | None:
     """The projection that is asked for, checked as far as it can be without a table; None for whole items.
 

@@ -23,7 +23,11 @@ from router.batches import DUPLICATE_KEYS, Part, with_tables
 from router.capacity import consumed_capacities, read_units
 from router.context import Call
 from router.partition_map import TableEntry
-from router.projections import check_projection_parameters, read_projection
+from router.projections import (
+    check_projection_parameters,
+    check_projections_together,
+    read_projection,
+)
 
 READS_AT_ONCE_MAX: Final = 25
 """Reads under way in one partition: more of them would fetch much that is given back as too much."""
@@ -61,6 +65,9 @@ class _Wanted:
 
 def handle(request: BatchGetItemInput, call: Call) -> None:
     """Check everything that needs no table, find the tables, read."""
+    if not request.RequestItems:
+        raise ValidationError("The requestItems parameter is required for BatchGetItem")
+    check_projections_together(list(request.RequestItems.values()))
     count = 0
     tables = []
     for reference, asked in request.RequestItems.items():

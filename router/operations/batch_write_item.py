@@ -87,6 +87,8 @@ class _Wanted:
 
 def handle(request: BatchWriteItemInput, call: Call) -> None:
     """Check everything that needs no table, find the tables, write."""
+    if not request.RequestItems:
+        raise ValidationError("The requestItems parameter is required for BatchWriteItem")
     count = 0
     tables = []
     for reference, requests in request.RequestItems.items():
