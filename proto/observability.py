@@ -1,6 +1,6 @@
 """What every process shows of itself: `/metrics`, `/healthz`, `/readyz` on a small HTTP server of its own.
 
-Never here: requests of clients. The rules about addresses (`proto.addresses`) can be imported from here too.
+Never here: requests of clients.
 """
 
 import asyncio
@@ -9,23 +9,6 @@ import logging
 from collections.abc import Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-
-from proto.addresses import (
-    ListenRefused,
-    check_loopback,
-    format_address,
-    is_loopback,
-    parse_listen,
-)
-
-__all__ = [
-    "ListenRefused",
-    "check_loopback",
-    "format_address",
-    "is_loopback",
-    "parse_listen",
-    "serve_metrics",
-]
 
 log = logging.getLogger(__name__)
 
