@@ -239,6 +239,11 @@ class Group(Protocol):
         restart. Lets the log be truncated behind it.
         """
 
+    def hold_log(self, index: LogIndex | None) -> None:
+        """Keep the log from `index` on, for who is being given a state as of there, within bounds
+        (`Settings.log_held_bytes`, `log_held_segments`); None: no longer. Forgotten at a restart.
+        """
+
     def install_snapshot(
         self, index: LogIndex, term: Term, configuration: Configuration, state: bytes
     ) -> bool:
@@ -285,6 +290,9 @@ class Settings:
     log_segment_bytes: int = 32 << 20
     log_slack_entries: int = 512
     log_slack_bytes: int = 4 << 20
+    # What `Group.hold_log` may hold back: entries of its group in memory, and segments of the node on disk.
+    log_held_bytes: int = 128 << 20
+    log_held_segments: int = 32
     # A leader's appends may leave while its own fsync of them runs (its term being durable already); everything
     # else that implies durability waits in any case.
     send_before_sync: bool = True

@@ -500,7 +500,8 @@ class Guard(Voting):
             return
         noticed[follower] = now
         core = self.core
-        index = core.applied_index
+        # A state as of here or later is enough: our log goes on from there.
+        index = self.journal[0][1]
         self.sequence += 1
         self.others.append(
             SnapshotNotice(

@@ -236,14 +236,17 @@ class GroupJournal(list[Entry]):
             slack_bytes: Entries stay for slack or for peers only while they take no more than this.
             peers: The lowest match index of the peers (this log's end if none is known).
         """
-        end = self[-1][1]
-        wanted = min(index, end - slack_entries, peers)
+        wanted = min(index, self[-1][1] - slack_entries, peers)
+        return min(index, self.reach(wanted, slack_bytes))
+
+    def reach(self, wanted: int, bytes_max: int) -> int:
+        """The lowest index from `wanted` on behind which the log has no more than `bytes_max`."""
         first = self[0][1]
         size = 0
-        floor = end
+        floor = self[-1][1]
         while floor > first and floor > wanted:
             size += len(self[floor - first][0]) + ENTRY_OVERHEAD_BYTES
-            if size > slack_bytes:
+            if size > bytes_max:
                 break
             floor -= 1
-        return max(first, min(index, floor))
+        return floor

@@ -292,6 +292,11 @@ class NodeLog:
 
     # segments
 
+    @property
+    def segment_count(self) -> int:
+        """Segments on disk."""
+        return len(self._segments)
+
     def _roll(self) -> None:
         self._segment += 1
         self._storage.roll(self._segment)

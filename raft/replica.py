@@ -61,6 +61,7 @@ class Replica:
 
     __slots__ = (
         "_core",
+        "_held_index",
         "_history",
         "_host",
         "_led_term",
@@ -124,6 +125,7 @@ class Replica:
         self.outcomes: list[tuple[Callable[[Outcome, LogIndex], None], Outcome, LogIndex]] = []
         self._pending: dict[int, tuple[int, Callable[[Outcome, LogIndex], None]]] = {}
         self._pending_configuration = 0
+        self._held_index: LogIndex | None = None
         self._new_reads: list[Callable[[bool], None]] = []
         self._led_term = -1  # the term that the machine was told we lead
         self._ready_term = -1  # the term in which the machine was told that it may serve
@@ -286,9 +288,15 @@ class Replica:
         first = journal.keep_from(
             index, settings.log_slack_entries, settings.log_slack_bytes, peers
         )
+        if self._held_index is not None and self._host.has_room_for_held_log:
+            first = min(first, journal.reach(self._held_index, settings.log_held_bytes))
         journal.set_checkpoint(Checkpoint(index, term, self._history.at(index), state), first)
         self._history.forget_before(index)
         self._host.activate(self)
+
+    def hold_log(self, index: LogIndex | None) -> None:
+        """Keep the log from `index` on at the checkpoints to come, within bounds; None: no longer."""
+        self._held_index = index
 
     def wants_snapshot(self, index: LogIndex) -> bool:
         """Whether a snapshot at `index` would move this replica forward."""

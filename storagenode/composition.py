@@ -11,7 +11,6 @@ import random
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import NoReturn, Protocol
 
@@ -29,7 +28,7 @@ from raft.node_log import Corruption as LogCorruption
 from storagenode.apply_round import ApplyRound
 from storagenode.bootstrap import InitialNode
 from storagenode.checkpoints import Checkpoints
-from storagenode.control_service import ControlService, GrpcDigests, fetch_snapshot
+from storagenode.control_service import ControlService, GrpcDigests
 from storagenode.data_directory import Identity, Peer
 from storagenode.engine import Engine, EngineDamage, EngineFailure
 from storagenode.hand_over import hand_over
@@ -42,6 +41,8 @@ from storagenode.peers import Peers
 from storagenode.presence import Presence
 from storagenode.requests import Requests
 from storagenode.scrubbing import INTERVAL_S, Scrubber
+from storagenode.snapshot_receiving import SnapshotReceiver
+from storagenode.snapshot_sending import RATE_BYTES, SnapshotSender
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Options:
         advertise: Link address under which others reach this node; None: where it listens.
         item_collection_size_max: Bytes of an item collection in a table with local indexes.
         scrub_interval_s: How often the replicas of each partition are compared; 0: never.
+        snapshot_rate: Bytes per second of snapshots sent, and as many received; 0: no limit.
         keep_damaged: Stop on damage, instead of starting again as a new disk.
         raft: Of replication.
     """
@@ -78,6 +80,7 @@ class Options:
     advertise: str | None = None
     item_collection_size_max: int = ITEM_COLLECTION_SIZE_BYTES_MAX
     scrub_interval_s: float = INTERVAL_S
+    snapshot_rate: int = RATE_BYTES
     keep_damaged: bool = False
     raft: Settings = field(default_factory=Settings)
 
@@ -193,7 +196,10 @@ class StorageNode:
             self._replica_failed,
         )
         self._peers.listen(self._host)
-        fetch = partial(fetch_snapshot, open_channel=platform.open_channel)
+        self._sender = SnapshotSender(self._engine, self._environment, options.snapshot_rate)
+        self._receiver = SnapshotReceiver(
+            self._peers.reachable, platform.now, options.snapshot_rate, platform.open_channel
+        )
         self.node = Node(
             hello,
             self._environment,
@@ -203,7 +209,7 @@ class StorageNode:
             self._peers,
             lambda: int(platform.wall_clock() * 1_000_000),
             directory.snapshots,
-            fetch,
+            self._receiver.fetch,
             self._spawn,
             options.item_collection_size_max,
         )
@@ -213,8 +219,7 @@ class StorageNode:
             self._engine,
             self._host,
             self._peers,
-            directory.snapshots,
-            fetch,
+            self._receiver.fetch,
             self._spawn,
             self._engine_hopeless,
         )
@@ -330,7 +335,7 @@ class StorageNode:
         self._servers.append(links)
         grpc_host, grpc_port = parse_listen(options.grpc_listen)
         control_pb2_grpc.add_StorageControlServicer_to_server(  # type: ignore[no-untyped-call]
-            ControlService(self.node, self._engine, self._peers, presence.hello, self._scrubber),
+            ControlService(self.node, self._sender, self._peers, presence.hello, self._scrubber),
             self._grpc,
         )
         grpc_port = self._grpc.add_insecure_port(format_address(grpc_host, grpc_port))
@@ -346,6 +351,8 @@ class StorageNode:
                 self._log,
                 self._healer,
                 self._scrubber,
+                self._sender,
+                self._receiver,
             )
         )
         metrics = await serve_metrics(
@@ -414,6 +421,7 @@ class StorageNode:
         self._peers.stop()
         self._host.stop()
         self._files.close()
+        self._sender.close()
         self._engine.close()
         log.info("stopped")
 

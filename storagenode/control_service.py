@@ -3,7 +3,6 @@
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,24 +10,21 @@ import grpc
 from datamodel.errors import Corruption
 from proto import control_pb2, control_pb2_grpc
 from proto.messages import Hello
-from raft.group import Configuration, GroupId, LogIndex, Member, NodeId, ReplicaId
+from raft.group import Configuration, GroupId, Member, NodeId, ReplicaId
 from raft.membership import BadConfiguration, check_configuration
-from storagenode import snapshots
 from storagenode.data_directory import Peer
-from storagenode.engine import Engine, EngineFailure
+from storagenode.engine import EngineFailure
 from storagenode.log_entries import STATE_VERSION, ReplicaState
 from storagenode.member_changes import Impossible, NotNow, change_members
 from storagenode.node import CATALOG_GROUP, Node, ReplicaRefused
 from storagenode.peers import Peers
-from storagenode.replica import Capture, Replica
+from storagenode.replica import Replica
 from storagenode.scrubbing import NotCompared, Scrubber
+from storagenode.snapshot_sending import Busy, SnapshotSender, Unsound
 
 log = logging.getLogger(__name__)
 
-FETCH_TIMEOUT_S = 3600.0
 DIGEST_TIMEOUT_S = 2.0
-
-_CHANNEL_OPTIONS = [("grpc.max_receive_message_length", 64 << 20)]
 
 
 class ControlService(control_pb2_grpc.StorageControlServicer):
@@ -37,14 +33,14 @@ class ControlService(control_pb2_grpc.StorageControlServicer):
     def __init__(
         self,
         node: Node,
-        engine: Engine,
+        sender: SnapshotSender,
         peers: Peers,
         own: Callable[[], Hello],
         scrubber: Scrubber | None = None,
     ) -> None:
         self._scrubber = scrubber
         self._node = node
-        self._engine = engine
+        self._sender = sender
         self._peers = peers
         self._own = own
 
@@ -266,7 +262,7 @@ class ControlService(control_pb2_grpc.StorageControlServicer):
     async def FetchSnapshot(  # noqa: N802
         self, request: control_pb2.FetchSnapshotRequest, context: Any
     ) -> AsyncIterator[control_pb2.SnapshotChunk]:
-        """Stream a replica's state, at the reader's pace."""
+        """Stream a replica's state, at the reader's pace or at the node's rate, whichever is slower."""
         replica = self._node.replicas.get(GroupId(request.group))
         if replica is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no replica of group {request.group}")
@@ -278,11 +274,16 @@ class ControlService(control_pb2_grpc.StorageControlServicer):
                 f"this replica has no sound state at {at_least}",
             )
         try:
-            async for chunk in snapshots.stream(replica, self._engine):
-                yield chunk
+            with self._sender.hold(replica, request) as held:
+                async for chunk in self._sender.stream(held, request, self._own().node_id):
+                    yield chunk
         except (Corruption, EngineFailure) as error:
             replica.fail(str(error))
             await context.abort(grpc.StatusCode.DATA_LOSS, str(error))
+        except Unsound as error:
+            await context.abort(grpc.StatusCode.DATA_LOSS, str(error))
+        except Busy as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
 
 def _first_state(partition: control_pb2.Partition) -> ReplicaState:
@@ -331,34 +332,3 @@ class GrpcDigests:
             except grpc.aio.AioRpcError as error:
                 log.info("no digest", extra={"node": peer.node_id, "reason": str(error.code())})
                 return None
-
-
-async def fetch_snapshot(
-    peer: Peer,
-    group: GroupId,
-    at_least: LogIndex,
-    file: Path,
-    open_channel: Callable[..., Any] = grpc.aio.insecure_channel,
-) -> Capture:
-    """Store a snapshot of `group` from `peer` in `file` (`node.FetchSnapshot`).
-
-    Args:
-        peer: Who has it.
-        group: Of which group.
-        at_least: The log index that it must reach.
-        file: Where to store it.
-        open_channel: As `grpc.aio.insecure_channel`.
-
-    Raises:
-        BadSnapshot: It is damaged or too old, or the peer has none or cannot be reached.
-    """
-    async with open_channel(peer.grpc, options=_CHANNEL_OPTIONS) as channel:
-        stub = control_pb2_grpc.StorageControlStub(channel)  # type: ignore[no-untyped-call]
-        request = control_pb2.FetchSnapshotRequest(group=group, at_least_index=at_least)
-        try:
-            chunks = stub.FetchSnapshot(request, timeout=FETCH_TIMEOUT_S)
-            return await snapshots.store(chunks, file, group, at_least)
-        except grpc.aio.AioRpcError as error:
-            raise snapshots.BadSnapshot(
-                f"{peer.grpc}: {error.code()}: {error.details()}"
-            ) from error

@@ -11,7 +11,6 @@ the engine fails under the replacement, the disk is damaged, not the replica: `o
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from raft.group import Host, Role
 from storagenode import snapshots
@@ -38,7 +37,6 @@ class Healer:
         engine: Engine,
         host: Host,
         peers: Peers,
-        snapshot_directory: Path,
         fetch_snapshot: FetchSnapshot,
         spawn: Callable[[Awaitable[None]], object],
         on_hopeless: Callable[[EngineFailure], None],
@@ -49,7 +47,6 @@ class Healer:
         self._engine = engine
         self._host = host
         self._peers = peers
-        self._directory = snapshot_directory
         self._fetch = fetch_snapshot
         self._spawn = spawn
         self._on_hopeless = on_hopeless
@@ -94,20 +91,27 @@ class Healer:
             return
         leader = standing.leader
         peer = None if leader is None else self._peers.find(leader.node_id)
-        if peer is None or not peer.grpc:
+        if peer is None or not peer.grpc or not self._node.may_transfer(group):
             return
-        file = self._directory / f"{group}.repair"
+        file = self._node.begin_transfer(group)
         replica.begin_install()
+        is_complete = False
         try:
-            capture = await self._fetch(peer, group, replica.applied_index, file)
-        except (snapshots.BadSnapshot, OSError) as error:
-            log.warning("repair has to wait", extra={"group": group, "reason": str(error)})
-            replica.abandon_install()
-            return
-        if self._node.replicas.get(group) is not replica:
-            snapshots.forget_file(file)
-            return
-        await snapshots.replace_state(replica, self._engine, file, capture, self._host.when_durable)
+            try:
+                capture = await self._fetch(peer, group, replica.applied_index, file)
+            except (snapshots.BadSnapshot, OSError) as error:
+                log.warning("repair has to wait", extra={"group": group, "reason": str(error)})
+                replica.abandon_install()
+                return
+            is_complete = True
+            if self._node.replicas.get(group) is not replica:
+                snapshots.forget_file(file)
+                return
+            await snapshots.replace_state(
+                replica, self._engine, file, capture, self._host.when_durable
+            )
+        finally:
+            self._node.end_transfer(group, is_complete=is_complete)
         self.healed += 1
         log.warning(
             "damaged replica repaired from its leader",

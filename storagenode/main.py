@@ -50,6 +50,7 @@ from storagenode.engine import EngineDamage, EngineFailure
 from storagenode.leveldb_engine import LevelEngine
 from storagenode.log_entries import UnknownFormat
 from storagenode.scrubbing import INTERVAL_S
+from storagenode.snapshot_sending import RATE_BYTES, RATE_BYTES_MIN
 from storagenode.snapshots import BadSnapshot
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,14 @@ def _margin(text: str) -> float:
     if not 0 <= margin <= 1:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0 to 1")
     return margin
+
+
+def snapshot_rate(text: str) -> int:
+    """An argparse `type`: bytes per second."""
+    rate = int(text)
+    if rate and rate < RATE_BYTES_MIN:
+        raise argparse.ArgumentTypeError(f"{text}: 0, or at least {RATE_BYTES_MIN}")
+    return rate
 
 
 def parse_flags(argv: list[str]) -> argparse.Namespace:
@@ -122,6 +131,13 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
         metavar="FRACTION",
         help="how much shorter than the promises it rests on a leader's lease is; "
         "1: no leases, every strong read asks a majority (0.2)",
+    )
+    parser.add_argument(
+        "--snapshot-rate",
+        type=snapshot_rate,
+        default=RATE_BYTES,
+        metavar="BYTES",
+        help="per second, of snapshots sent, and as much received; 0: no limit (33554432)",
     )
     parser.add_argument(
         "--keep-damaged",
@@ -217,6 +233,7 @@ def _options(flags: argparse.Namespace) -> Options:
         item_collection_size_max=flags.item_collection_size_max,
         scrub_interval_s=flags.scrub_interval,
         raft=Settings(clock_drift_margin=flags.clock_drift_margin),
+        snapshot_rate=flags.snapshot_rate,
         keep_damaged=flags.keep_damaged,
     )
 

@@ -20,6 +20,8 @@ from storagenode.engine import DATA, FEED, Engine
 from storagenode.healing import Healer
 from storagenode.node import Node
 from storagenode.scrubbing import Scrubber
+from storagenode.snapshot_receiving import SnapshotReceiver
+from storagenode.snapshot_sending import SnapshotSender
 
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 1.0)
 _PREFIX = "quorate_storagenode_"
@@ -77,6 +79,8 @@ class NodeCollector(Collector):
         measured_log: MeasuredLog,
         healer: Healer | None = None,
         scrubber: Scrubber | None = None,
+        sender: SnapshotSender | None = None,
+        receiver: SnapshotReceiver | None = None,
     ) -> None:
         self._node = node
         self._engine = engine
@@ -85,6 +89,8 @@ class NodeCollector(Collector):
         self._log = measured_log
         self._healer = healer
         self._scrubber = scrubber
+        self._sender = sender
+        self._receiver = receiver
 
     def describe(self) -> list[Metric]:
         """Nothing to check for duplicates: that would collect."""
@@ -183,6 +189,27 @@ class NodeCollector(Collector):
                 "scrub_mismatches",
                 "Replicas that scrubbing found damaged or different.",
                 self._scrubber.mismatches,
+            )
+        if self._sender is not None:
+            sender = self._sender
+            yield counter("snapshots_sent", "Snapshots sent to their end.", sender.sent)
+            yield counter("snapshot_sent_bytes", "Bytes of snapshots sent.", sender.bytes_sent)
+            yield counter(
+                "snapshots_sent_on",
+                "Snapshots of which the rest was sent after a cut.",
+                sender.continued,
+            )
+            yield gauge("snapshots_held", "Snapshots held for receivers.", sender.held)
+        if self._receiver is not None:
+            receiver = self._receiver
+            yield counter("snapshots_received", "Snapshots received whole.", receiver.received)
+            yield counter(
+                "snapshot_received_bytes", "Bytes of snapshots received.", receiver.bytes_received
+            )
+            yield counter(
+                "snapshots_resumed",
+                "Transfers that went on where an earlier one had stopped.",
+                receiver.continued,
             )
         size = GaugeMetricFamily(
             f"{_PREFIX}engine_size_bytes", "About what the engine has on disk.", labels=["content"]

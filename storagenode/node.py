@@ -57,6 +57,8 @@ log = logging.getLogger(__name__)
 
 CATALOG_GROUP = GroupId(0)
 NOBODY = Configuration(())
+STAGED_S = 600.0
+"""How long what was received of a snapshot stays when nobody goes on with it."""
 
 FetchSnapshot = Callable[[Peer, GroupId, LogIndex, Path], Awaitable[Capture]]
 """Stores a snapshot of a group, from a node, at or behind an index, in a file."""
@@ -121,6 +123,7 @@ class Node:
         self.on_scrub: Callable[[Replica, LogIndex], None] = lambda replica, index: None
         self.on_engine_failure: Callable[[EngineFailure], None] = _raise
         self._own = own
+        self._environment = environment
         self._engine = engine
         self._round = apply_round
         self._host = host
@@ -128,7 +131,8 @@ class Node:
         self._snapshot_directory = snapshot_directory
         self._fetch_snapshot = fetch_snapshot
         self._spawn = spawn
-        self._fetching: set[GroupId] = set()
+        self._transferring: set[GroupId] = set()
+        self._staged: dict[GroupId, Callable[[], None]] = {}
         self.scans = ScanRunner(environment)
         self._surroundings = Surroundings(
             environment,
@@ -152,7 +156,7 @@ class Node:
                 node must not start.
         """
         recovered = self._host.recover()
-        installed = self._redo_installations()
+        installed = self._redo_installations([found.group_id for found in recovered])
         for found in recovered:
             if self._was_closed(found.group_id, found.replica_id):
                 self._host.remove_group(found.group_id)
@@ -163,7 +167,7 @@ class Node:
             start, end = msgspec.msgpack.decode(value, type=tuple[bytes, bytes])
             self._spawn(self._delete_data(group, start, end))
 
-    def _redo_installations(self) -> dict[GroupId, tuple[Path, Capture]]:
+    def _redo_installations(self, groups: Iterable[GroupId]) -> dict[GroupId, tuple[Path, Capture]]:
         installed = {}
         for group, installation in snapshots.noted(self._engine).items():
             file = self._snapshot_directory / installation.file
@@ -175,8 +179,16 @@ class Node:
         if installed:
             self._engine.make_durable()
         kept = {file.name for file, _ in installed.values()}
-        for file in self._snapshot_directory.iterdir():
-            if file.name not in kept:
+        # What was received in part may be gone on with, for a while; what is left beside that serves nobody.
+        begun = {
+            snapshots.staging_file(self._snapshot_directory, group).name: group for group in groups
+        }
+        for file in sorted(self._snapshot_directory.iterdir()):
+            if file.name in kept:
+                continue
+            if file.name in begun:
+                self._keep_staged(begun[file.name])
+            else:
                 file.unlink()
         return installed
 
@@ -309,6 +321,8 @@ class Node:
         del self.replicas[group_id]
         self._round.flush()
         replica.stop()
+        if self.may_transfer(group_id):
+            snapshots.forget_file(snapshots.staging_file(self._snapshot_directory, group_id))
         if group_id == CATALOG_GROUP:
             others = [m for m in replica.configuration.members if m.replica_id != replica_id]
             self.catalog = tuple(self.addresses(m for m in others if not m.is_learner))
@@ -345,14 +359,15 @@ class Node:
     # --- snapshots ---
 
     def _snapshot_wanted(self, replica: Replica, source: Member, index: LogIndex) -> None:
-        if replica.group_id not in self._fetching and not replica.standing.is_installing:
-            self._fetching.add(replica.group_id)
+        if self.may_transfer(replica.group_id) and not replica.standing.is_installing:
+            self._transferring.add(replica.group_id)
             self._spawn(self._fetch_and_install(replica, source, index))
 
     async def _fetch_and_install(self, replica: Replica, source: Member, index: LogIndex) -> None:
         """One attempt; raft asks again while the replica is behind."""
         group = replica.group_id
-        file = self._snapshot_directory / f"{group}.snapshot"
+        file = self.begin_transfer(group)
+        is_complete = False
         try:
             peer = self._peers.find(source.node_id)
             if peer is None or not peer.grpc:
@@ -363,14 +378,42 @@ class Node:
             except (snapshots.BadSnapshot, OSError) as error:
                 log.warning("snapshot not fetched", extra={"group": group, "reason": str(error)})
                 return
+            is_complete = True
             if self.replicas.get(group) is replica:
                 await snapshots.install(
                     replica, self._engine, file, capture, self._host.when_durable
                 )
+            else:
+                snapshots.forget_file(file)
         except EngineFailure as error:
             self.on_engine_failure(error)
         finally:
-            self._fetching.discard(group)
+            self.end_transfer(group, is_complete=is_complete)
+
+    def may_transfer(self, group: GroupId) -> bool:
+        """Whether no snapshot of this group is being received or installed: one at a time."""
+        return group not in self._transferring
+
+    def begin_transfer(self, group: GroupId) -> Path:
+        """The staging file of the group is the caller's until `end_transfer`."""
+        self._transferring.add(group)
+        self._staged.pop(group, None)
+        return snapshots.staging_file(self._snapshot_directory, group)
+
+    def end_transfer(self, group: GroupId, *, is_complete: bool) -> None:
+        """The transfer is over; what there is of an incomplete one stays for a while (`STAGED_S`)."""
+        self._transferring.discard(group)
+        if not is_complete:
+            self._keep_staged(group)
+
+    def _keep_staged(self, group: GroupId) -> None:
+        def expire() -> None:
+            if self._staged.get(group) is expire:
+                del self._staged[group]
+                snapshots.forget_file(snapshots.staging_file(self._snapshot_directory, group))
+
+        self._staged[group] = expire
+        self._environment.call_later(STAGED_S, expire)
 
     # --- where groups are ---
 

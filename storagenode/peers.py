@@ -103,6 +103,10 @@ class Peers:
         """The nodes that our links reach now."""
         return [link.peer for link in self._links.values()]
 
+    def reachable(self, node_id: str) -> Peer | None:
+        """A node that our link reaches now."""
+        return self._book.get(node_id) if node_id in self._links else None
+
     def learn(self, peers: Iterable[Peer], *, hearsay: bool = False) -> None:
         """Take what is said of nodes: the newest word wins, but never hides a known gRPC address. `hearsay`,
         what one node says of another, says nothing against a link that works.

@@ -383,6 +383,7 @@ class Replica:
         if standing.fault is None:
             log.error("replica out of service", extra={"group": self.group_id, "reason": reason})
             standing.fault = reason
+            standing.faults += 1
             standing.is_leading = False
             self._refuse_waiting()
             if standing.role is Role.LEADER:

@@ -1,7 +1,8 @@
-"""Snapshots: a replica's whole state from one node to another, and its installation.
+"""Snapshots: a replica's whole state in a file, checked, and its installation.
 
-The bytes travel as a gRPC stream (`proto/control.proto`), read from an engine snapshot. The receiver first
-stores the whole stream in a file and checks it; only then does it touch its own state:
+The bytes come as a gRPC stream (`proto/control.proto`): chunks of records in the order of their keys, each with
+the checksum of everything up to it. They are kept in a file of that very form, so that a file that was cut off
+anywhere is a shorter whole one (`snapshot_receiving`). Only a complete one touches the replica's state:
 
     1  the file is complete, checked and durable
     2  the engine notes, durably, that this file is being installed                 (`Installation`)
@@ -16,10 +17,9 @@ so a half-installed state is never served. A crash before 2 leaves the old state
 
 import asyncio
 import logging
-import os
 import struct
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,15 +30,12 @@ from datamodel.errors import Corruption
 from datamodel.stored_items import check_record
 from proto import control_pb2
 from raft.group import Group, GroupId, LogIndex, Term
-from raft.membership import BadConfiguration, decode_configuration, encode_configuration
+from raft.membership import BadConfiguration, decode_configuration
 from storagenode.engine import (
     APPLIED,
-    DATA,
-    FEED,
     INSTALLING,
     Engine,
     Mutation,
-    Snapshot,
     data_range,
     feed_range,
     group_key,
@@ -56,10 +53,11 @@ from storagenode.replica import Capture, Replica
 
 log = logging.getLogger(__name__)
 
-CHUNK_BYTES = 256 << 10
+STAGING_SUFFIX = ".snapshot"
 INSTALL_BATCH_BYTES = 2 << 20
 DELETE_BATCH_KEYS = 10_000
 _LENGTH = struct.Struct("<I")
+_HEAD = struct.Struct("<QQ")
 
 
 class BadSnapshot(Exception):
@@ -73,157 +71,163 @@ class Installation(msgspec.Struct, array_like=True, frozen=True):
     ranges: list[tuple[bytes, bytes]]
 
 
-# --- sending ---------------------------------------------------------------------------------------------
+# --- the form ---------------------------------------------------------------------------------------------
 
 
-async def stream(replica: Replica, engine: Engine) -> AsyncIterator[control_pb2.SnapshotChunk]:
-    """The replica's state of now, chunk by chunk. The caller's pace is the stream's pace.
+def head_checksum(head: control_pb2.SnapshotHead) -> int:
+    """Where a snapshot's running checksum begins."""
+    crc = zlib.crc32(_HEAD.pack(head.index, head.term))
+    for field in (head.configuration, head.state, head.snapshot_id, head.node_id.encode()):
+        crc = zlib.crc32(field, crc)
+    return crc
 
-    Raises:
-        Corruption: A record is damaged; what was sent so far must not be used (it lacks its last chunk).
+
+def crc32_of(key: bytes, value: bytes, crc: int) -> int:
+    """A snapshot's running checksum behind a record."""
+    return zlib.crc32(value, zlib.crc32(key, crc))
+
+
+class Progress:
+    """Checks a snapshot chunk by chunk, and says how far it is.
+
+    Attributes:
+        head: None before the first chunk.
+        capture: What the head says.
+        crc32: Running checksum.
+        last_key: Of the last record, empty before the first.
+        is_complete: The last chunk was there.
     """
-    capture = replica.capture()
-    snapshot: Snapshot = engine.snapshot()
-    try:
-        chunk = control_pb2.SnapshotChunk(
-            head=control_pb2.SnapshotHead(
-                index=capture.index,
-                term=capture.term,
-                configuration=encode_configuration(capture.configuration),
-                state=encode_state(capture.state),
-            )
-        )
-        crc = size = 0
-        ranges = (
-            data_range(capture.state.start, capture.state.end),
-            feed_range(replica.group_id),
-        )
-        for start, end in ranges:
-            cursor = snapshot.iterate(start, end)
-            for key, value in cursor:
-                if key.startswith(DATA):
-                    check_record(value, "item")
-                crc = zlib.crc32(value, zlib.crc32(key, crc))
-                chunk.records.add(key=key, value=value)
-                size += len(key) + len(value)
-                if size >= CHUNK_BYTES:
-                    yield chunk
-                    await asyncio.sleep(0)
-                    chunk, size = control_pb2.SnapshotChunk(), 0
-            cursor.close()
-        chunk.crc32 = crc
-        chunk.last = True
-        yield chunk
-    finally:
-        snapshot.close()
 
+    def __init__(self, group: int) -> None:
+        self.head: control_pb2.SnapshotHead | None = None
+        self.crc32 = 0
+        self.last_key = b""
+        self.is_complete = False
+        self._capture: Capture | None = None
+        self._data_start = self._data_end = b""
+        self._feed_start, self._feed_end = feed_range(group)
 
-# --- receiving -------------------------------------------------------------------------------------------
+    @property
+    def capture(self) -> Capture:
+        """Of the state that this is. Only once there is a head."""
+        assert self._capture is not None
+        return self._capture
 
+    def take(self, chunk: control_pb2.SnapshotChunk) -> None:
+        """The next chunk. An error leaves everything as it was, unless it was the first one.
 
-async def store(
-    chunks: AsyncIterator[control_pb2.SnapshotChunk], file: Path, group: int, at_least: int
-) -> Capture:
-    """Store a stream durably in `file` and check it.
-
-    Raises:
-        BadSnapshot: It is damaged, incomplete or too old; the file is to be ignored.
-    """
-    with file.open("wb") as target:
-        async for chunk in chunks:
-            data = chunk.SerializeToString()
-            target.write(_LENGTH.pack(len(data)))
-            target.write(data)
-        target.flush()
-        await asyncio.to_thread(os.fsync, target.fileno())
-    # Its name as well: the engine is going to note, durably, that it is there.
-    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        await asyncio.to_thread(os.fsync, directory)
-    finally:
-        os.close(directory)
-    capture = await asyncio.to_thread(check_file, file, group)
-    if capture.index < at_least:
-        raise BadSnapshot(f"snapshot at {capture.index}, wanted one at {at_least} or later")
-    return capture
-
-
-def check_file(file: Path, group: int) -> Capture:
-    """Read a stored stream from end to end; returns what its head says.
-
-    Raises:
-        BadSnapshot: It is damaged or incomplete.
-    """
-    capture: Capture | None = None
-    start = end = b""
-    feed_start, feed_end = feed_range(group)
-    crc = 0
-    complete = False
-    for chunk in _chunks(file):
-        if complete:
+        Raises:
+            BadSnapshot: It is damaged, or does not belong here.
+        """
+        if self.is_complete:
             raise BadSnapshot("chunks behind the last one")
-        if capture is None:
-            capture = _capture(chunk)
-            start, end = data_range(capture.state.start, capture.state.end)
+        if self.head is None:
+            self._begin(chunk)
+        elif chunk.HasField("head"):
+            raise BadSnapshot("a second head")
+        crc, last_key = self.crc32, self.last_key
         for record in chunk.records:
             key, value = record.key, record.value
-            if start <= key < end:
+            # In order: none is missing between two, none is there twice, none comes from another snapshot.
+            if key <= last_key:
+                raise BadSnapshot("keys out of order")
+            last_key = key
+            if self._data_start <= key < self._data_end:
                 try:
                     check_record(value, "snapshot record")
                 except Corruption as error:
                     raise BadSnapshot(str(error)) from error
-            elif not (key.startswith(FEED) and feed_start <= key < feed_end):
+            elif not self._feed_start <= key < self._feed_end:
                 raise BadSnapshot("a key outside the partition")
-            crc = zlib.crc32(value, zlib.crc32(key, crc))
-        if chunk.last:
-            complete = True
-            if chunk.crc32 != crc:
-                raise BadSnapshot(f"checksum {crc:#010x}, expected {chunk.crc32:#010x}")
-    if capture is None or not complete:
+            crc = crc32_of(key, value, crc)
+        if chunk.crc32 != crc:
+            raise BadSnapshot(f"checksum {crc:#010x}, expected {chunk.crc32:#010x}")
+        self.crc32, self.last_key = crc, last_key
+        self.is_complete = chunk.last
+
+    def _begin(self, chunk: control_pb2.SnapshotChunk) -> None:
+        if not chunk.HasField("head"):
+            raise BadSnapshot("the first chunk has no head")
+        head = chunk.head
+        try:
+            self._capture = Capture(
+                LogIndex(head.index),
+                Term(head.term),
+                decode_configuration(head.configuration),
+                decode_state(head.state),
+            )
+        except (UnknownFormat, BadConfiguration) as error:
+            raise BadSnapshot(str(error)) from error
+        self.head = head
+        self.crc32 = head_checksum(head)
+        state = self._capture.state
+        self._data_start, self._data_end = data_range(state.start, state.end)
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+
+def staging_file(directory: Path, group: int) -> Path:
+    """Where a snapshot of a group is received. One per group at most."""
+    return directory / f"{group}{STAGING_SUFFIX}"
+
+
+def frame(chunk: control_pb2.SnapshotChunk) -> bytes:
+    """A chunk as it lies in a file."""
+    data = chunk.SerializeToString()
+    return _LENGTH.pack(len(data)) + data
+
+
+def checked_chunks(
+    source: BinaryIO, group: int
+) -> Iterator[tuple[control_pb2.SnapshotChunk, Progress]]:
+    """Chunks of a file, each with how far the snapshot is behind it (always the same object); ends with the
+    file, complete or not.
+
+    Raises:
+        BadSnapshot: It is damaged here; `source` was at the end of the last good chunk before.
+    """
+    progress = Progress(group)
+    while head := source.read(_LENGTH.size):
+        if len(head) < _LENGTH.size:
+            raise BadSnapshot("cut off")
+        (length,) = _LENGTH.unpack(head)
+        data = source.read(length)
+        if len(data) < length:
+            raise BadSnapshot("cut off")
+        try:
+            chunk = control_pb2.SnapshotChunk.FromString(data)
+        except DecodeError as error:
+            raise BadSnapshot("a chunk that is none") from error
+        progress.take(chunk)
+        yield chunk, progress
+
+
+def check_file(file: Path, group: int) -> Capture:
+    """Read a stored snapshot from end to end; returns what its head says.
+
+    Raises:
+        BadSnapshot: It is damaged or incomplete.
+    """
+    progress: Progress | None = None
+    try:
+        source = file.open("rb")
+    except FileNotFoundError as error:
+        raise BadSnapshot(f"{file} is not there") from error
+    with source:
+        for _, progress in checked_chunks(source, group):  # noqa: B007
+            pass
+    if progress is None or not progress.is_complete:
         raise BadSnapshot("incomplete")
-    return capture
-
-
-def _capture(chunk: control_pb2.SnapshotChunk) -> Capture:
-    if not chunk.HasField("head"):
-        raise BadSnapshot("the first chunk has no head")
-    head = chunk.head
-    try:
-        return Capture(
-            LogIndex(head.index),
-            Term(head.term),
-            decode_configuration(head.configuration),
-            decode_state(head.state),
-        )
-    except (UnknownFormat, BadConfiguration) as error:
-        raise BadSnapshot(str(error)) from error
-
-
-def _chunks(file: Path) -> Iterator[control_pb2.SnapshotChunk]:
-    with file.open("rb") as source:
-        while head := source.read(_LENGTH.size):
-            if len(head) < _LENGTH.size:
-                raise BadSnapshot("cut off")
-            (length,) = _LENGTH.unpack(head)
-            yield _parse(source, length)
-
-
-def _parse(source: BinaryIO, length: int) -> control_pb2.SnapshotChunk:
-    data = source.read(length)
-    if len(data) < length:
-        raise BadSnapshot("cut off")
-    try:
-        return control_pb2.SnapshotChunk.FromString(data)
-    except DecodeError as error:
-        raise BadSnapshot("a chunk that is none") from error
-
-
-# --- installing ------------------------------------------------------------------------------------------
+    return progress.capture
 
 
 def forget_file(file: Path) -> None:
-    """Delete a stored stream."""
+    """Delete a stored snapshot."""
     file.unlink(missing_ok=True)
+
+
+# --- installing ------------------------------------------------------------------------------------------
 
 
 def note(engine: Engine, group: int, file: Path, states: list[ReplicaState]) -> Installation:
@@ -245,19 +249,28 @@ def noted(engine: Engine) -> dict[GroupId, Installation]:
 def steps(
     engine: Engine, group: int, installation: Installation, file: Path, capture: Capture
 ) -> Iterator[None]:
-    """Replace the state, a piece per step."""
+    """Replace the state, a piece per step.
+
+    Raises:
+        BadSnapshot: The file is damaged since it was checked. What is installed so far must not be served.
+    """
     for start, end in installation.ranges:
         yield from delete_range(engine, start, end)
     batch: list[Mutation] = []
     size = 0
-    for chunk in _chunks(file):
-        for record in chunk.records:
-            batch.append((record.key, record.value))
-            size += len(record.key) + len(record.value)
-        if size >= INSTALL_BATCH_BYTES:
-            engine.write(batch)
-            batch, size = [], 0
+    complete = False
+    with file.open("rb") as source:
+        for chunk, progress in checked_chunks(source, group):
+            for record in chunk.records:
+                batch.append((record.key, record.value))
+                size += len(record.key) + len(record.value)
+            if size >= INSTALL_BATCH_BYTES:
+                engine.write(batch)
+                batch, size = [], 0
+            complete = progress.is_complete
             yield
+    if not complete:
+        raise BadSnapshot("incomplete")
     mark = encode_applied(AppliedState(capture.index, capture.term))
     batch.append((group_key(APPLIED, group), mark))
     engine.write(batch)

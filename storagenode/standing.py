@@ -14,6 +14,7 @@ class Standing:
         is_leading: Leader, and everything of earlier terms is applied. Set by raft's word, cleared by the first
             sign of its end.
         fault: Why this replica serves nothing, None while it does.
+        faults: How often it was taken out of service: what was read from it before may have been damaged.
         is_blank: It joined a group and has no state yet: the first thing it takes is a snapshot.
         is_installing: A snapshot is being written over its state.
         is_stopping: The replica or the process is about to go.
@@ -22,6 +23,7 @@ class Standing:
     __slots__ = (
         "_group",
         "fault",
+        "faults",
         "is_blank",
         "is_installing",
         "is_leading",
@@ -38,6 +40,7 @@ class Standing:
         self.leader_seen = False
         self.is_leading = False
         self.fault: str | None = None
+        self.faults = 0
         self.is_blank = False
         self.is_installing = False
         self.is_stopping = False

@@ -29,6 +29,8 @@ from tests.simulation.cluster_world import Exited, Process, World
 
 # Small, so that a few seconds see segments freed, followers left behind and snapshots cut into pieces.
 SETTINGS = Settings(log_segment_bytes=12_000, log_slack_entries=8, log_slack_bytes=3_000)
+# Bytes per second: transfers take long enough to be cut.
+SNAPSHOT_RATE = 4_000
 
 
 REPLACE_AFTER_S = 4.0
@@ -79,6 +81,7 @@ class StorageProcess(Process):
             metrics_listen=f"{self.name}:9100",
             initial_cluster=self.initial,
             scrub_interval_s=SCRUB_INTERVAL_S,
+            snapshot_rate=SNAPSHOT_RATE,
             raft=SETTINGS,
         )
         disk = Disk(

@@ -17,6 +17,7 @@ import storagenode.checkpoints
 import storagenode.healing
 import storagenode.replica
 import storagenode.scrubbing
+import storagenode.snapshot_sending
 import storagenode.snapshots
 from datamodel.catalog_rows import CATALOG_GROUP
 from tests.simulation.cluster_checks import Checker, check_histories
@@ -34,7 +35,7 @@ REPAIR_S = 40.0
 """Within this time what is wrong with one disk is found and repaired, when nothing else is."""
 # Bounds made small, so that seconds of simulated life reach them: each is (module, name, value).
 SMALL = (
-    (storagenode.snapshots, "CHUNK_BYTES", 400),
+    (storagenode.snapshot_sending, "CHUNK_BYTES", 400),
     (storagenode.snapshots, "INSTALL_BATCH_BYTES", 700),
     (storagenode.snapshots, "DELETE_BATCH_KEYS", 3),
     (storagenode.checkpoints, "CHECKPOINT_BYTES", 4_000),

@@ -115,6 +115,7 @@ class FakeGroup:
         self.checkpoints = []
         self.installed = []
         self.wants = True
+        self.held_log = None
         self.configuration = MEMBERS
         self.match_index = {}
         self.changes = []
@@ -211,6 +212,9 @@ class FakeGroup:
 
     def checkpoint(self, index, term, state):
         self.checkpoints.append((index, term, state))
+
+    def hold_log(self, index):
+        self.held_log = index
 
     def wants_snapshot(self, index):
         return self.wants

@@ -1,5 +1,7 @@
 """What an owner may count on, on simulated nodes whose messages are delivered by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from raft.group import Outcome, Role
@@ -91,3 +93,49 @@ def test_damaged_batches_and_strangers_are_dropped():
         stage.node("A").step(lambda payload=payload: host.receive("B", payload))
     stage.exchange("ABC", 0.5)
     assert stage.leads("A")
+
+
+@pytest.mark.parametrize(
+    ("held", "room", "expected"),
+    [
+        (None, True, "end"),
+        (15, True, 15),  # for who is being sent the state as of there
+        (2, True, 10),  # nothing more than there is
+        (15, False, "end"),  # the node's log has grown enough
+    ],
+)
+def test_the_log_is_held_for_a_receiver_within_bounds(monkeypatch, held, room, expected):
+    stage = Stage()
+    stage.lead("A")
+    replica, node = stage.replica("A"), stage.node("A")
+    for _ in range(30):
+        stage.put("A")
+        stage.exchange("ABC", 0.1)
+    node.host.settings = replace(node.host.settings, log_slack_entries=1)
+    end = replica.status().applied_index
+    assert end >= 40
+    if not room:
+        monkeypatch.setattr(type(node.host), "has_room_for_held_log", False)
+    replica.hold_log(held)
+    node.step(lambda: replica.checkpoint(end, replica.journal.term_at(end), b"state"))
+    first = replica.status().first_index
+    assert first == (end - 1 if expected == "end" else expected)
+    # Let go of, it is cut at the next checkpoint.
+    replica.hold_log(None)
+    stage.exchange("ABC", 0.1)
+    node.step(lambda: replica.checkpoint(end, replica.journal.term_at(end), b"state"))
+    assert replica.status().first_index == end - 1
+
+
+def test_no_more_is_held_than_the_bytes_allowed():
+    stage = Stage()
+    stage.lead("A")
+    replica, node = stage.replica("A"), stage.node("A")
+    for _ in range(30):
+        stage.put("A")
+        stage.exchange("ABC", 0.1)
+    node.host.settings = replace(node.host.settings, log_slack_entries=1, log_held_bytes=500)
+    end = replica.status().applied_index
+    replica.hold_log(12)
+    node.step(lambda: replica.checkpoint(end, replica.journal.term_at(end), b"state"))
+    assert end - 8 < replica.status().first_index < end - 1

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from proto import control_pb2
 from raft.group import GroupId, Role
 from storagenode import healing, snapshots
 from storagenode.data_directory import (
@@ -16,8 +17,10 @@ from storagenode.data_directory import (
 from storagenode.engine import DATA, EngineDamage
 from storagenode.healing import Healer
 from storagenode.memory_engine import MemoryEngine
+from storagenode.snapshot_sending import SnapshotSender
 from tests.unit.storagenode_fake_host import FakeHost, make_node, make_peers
 from tests.unit.storagenode_harness import MEMBERS, World, fresh_state, put
+from tests.unit.storagenode_transfers import stream
 
 
 class FailingEngine(MemoryEngine):
@@ -50,7 +53,7 @@ class Rig:
         self.peers = make_peers()
         self.node = make_node(self.engine, self.host, directory, peers=self.peers)
         self.healer = Healer(
-            self.node, self.engine, self.host, self.peers, directory, self.fetch,
+            self.node, self.engine, self.host, self.peers, self.fetch,
             lambda work: self.tasks.append(asyncio.ensure_future(work)), self.hopeless.append,
         )  # fmt: skip
         self.node.open_replica(GroupId(7), 1, MEMBERS, fresh_state(), campaign=False)
@@ -80,11 +83,11 @@ class Rig:
             self.refusals -= 1
             raise snapshots.BadSnapshot("the leader is busy")
 
-        async def chunks():
-            async for chunk in snapshots.stream(self.source.replica, self.source.engine):
-                yield chunk
-
-        capture = await snapshots.store(chunks(), file, group, at_least)
+        sender = SnapshotSender(self.source.engine, self.source.environment, 0)
+        request = control_pb2.FetchSnapshotRequest(group=group, at_least_index=at_least)
+        chunks = [chunk async for chunk in stream(sender, self.source.replica, request)]
+        file.write_bytes(b"".join(snapshots.frame(chunk) for chunk in chunks))
+        capture = snapshots.check_file(file, group)
         # Meanwhile the group goes on.
         self.source.written(put("h", text={"S": "late"}))
         self.apply(*self.source.group.log[-1])
