@@ -26,6 +26,7 @@ from datamodel.partiql.syntax import (
     Assignment,
     BagLiteral,
     Call,
+    DateLiteral,
     DeleteStatement,
     Expression,
     InsertStatement,
@@ -402,6 +403,9 @@ class _Parser:
             self.index += 1
             if self.take(TokenType.LEFT_PAREN):
                 return self.call(token)
+        elif token.text == "date" and self.tokens[self.index + 1].type is TokenType.STRING:
+            self.index += 2
+            return DateLiteral(token.at)
         return self.fail("Unexpected keyword")
 
     # --- statements

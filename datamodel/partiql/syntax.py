@@ -81,6 +81,13 @@ class BagLiteral:
 
 
 @dataclass(frozen=True, slots=True)
+class DateLiteral:
+    """`DATE '…'`: well formed, but no attribute has such a value."""
+
+    at: Position
+
+
+@dataclass(frozen=True, slots=True)
 class StructLiteral:
     """`{'key': value}`: a map."""
 
@@ -181,6 +188,7 @@ Expression: TypeAlias = (
     | Call
     | ListLiteral
     | BagLiteral
+    | DateLiteral
     | StructLiteral
     | Operation
     | StatementSyntax
