@@ -101,7 +101,8 @@ class Engine(View, Protocol):
         """
 
     def check_files(self) -> None:
-        """See whether every file that holds data is there, in its length. Cheap; blocks; call it off the loop.
+        """See whether every file that holds data is there, in its length; and of some of them, in turns, whether
+        they are what they were. Blocks; call it off the loop.
 
         Raises:
             EngineDamage: One is not.

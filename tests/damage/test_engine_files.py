@@ -9,6 +9,7 @@ import pytest
 from storagenode import leveldb_log
 from storagenode.engine import DATA, EngineDamage
 from storagenode.leveldb_engine import LevelEngine
+from storagenode.table_checksums import TableChecksums
 from tests.damage import harm
 from tests.damage.engine_store import Store, key_of
 from tests.damage.tables import regions
@@ -118,6 +119,55 @@ def test_bits_that_flip_while_the_file_is_in_use(store: Store, tmp_path: Path):
         verdicts.add(store.read(engine)[:5])
         engine.close()
     assert verdicts == {"right", "found"}
+
+
+def test_bits_that_flip_beneath_what_is_in_memory_are_found(store: Store, tmp_path: Path):
+    """A block in the cache, an index, a filter: LevelDB does not read them again."""
+    chance = random.Random(6)
+    for _ in range(12):
+        target = tmp_path / "live"
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(store.directory, target)
+        engine = LevelEngine(target)
+        for batch in store.again:
+            engine.write(batch)
+        assert store.read(engine) == "right"
+        engine.check_files()
+        number, size = chance.choice(sorted(engine._tables()))
+        table = target / f"{number:06d}.ldb"
+        harm.flip(chance.randrange(size), chance.randrange(8)).do_in_place(table)
+        with pytest.raises(EngineDamage, match="is not what it was"):
+            engine.check_files()
+        engine.close()
+
+
+def write_tables(directory: Path, sizes: dict[int, int]) -> None:
+    for number, size in sizes.items():
+        (directory / f"{number:06d}.ldb").write_bytes(bytes([number]) * size)
+
+
+def test_tables_are_read_in_turns_however_long_they_are(tmp_path: Path):
+    write_tables(tmp_path, {3: 5 << 20, 4: 10, 9: 3 << 20, 10: 0})
+    checksums = TableChecksums(tmp_path, 2 << 20)
+    numbers = {3, 4, 9, 10}
+    for _ in range(12):
+        checksums.look(numbers)
+    assert set(checksums._known) == numbers
+    (tmp_path / "000004.ldb").unlink()  # by a compaction, between two looks
+    write_tables(tmp_path, {12: 100})
+    for _ in range(12):
+        checksums.look({3, 4, 9, 10, 12})
+        checksums.look({3, 9, 10, 12})
+    assert set(checksums._known) == {3, 9, 10, 12}
+    harm.flip((3 << 20) - 1, 0).do_in_place(tmp_path / "000009.ldb")
+    found = 0
+    for _ in range(12):
+        try:
+            checksums.look({3, 9, 10, 12})
+        except EngineDamage as error:
+            found += "table 9 " in str(error)
+    assert found >= 1
+    checksums.look(())
 
 
 @pytest.mark.parametrize("size", [None, 0, 3000, LONGER])
