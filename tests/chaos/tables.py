@@ -4,7 +4,8 @@ import contextlib
 import time
 
 from datamodel.key_encoding import KeySchema, encode_key, partition_bounds
-from tests.cluster.harness import LocalCluster, wait_until
+from tests.cluster.fault_table import create_table
+from tests.cluster.harness import LocalCluster
 from tests.cluster.workload import Answer, WireClient
 
 PARTITIONS = 3
@@ -34,24 +35,7 @@ class ChaosTable:
         self._keys: dict[int, str] = {}
 
     def __enter__(self) -> "ChaosTable":
-        client = WireClient(self._cluster.http)
-        client.call(
-            "CreateTable",
-            TableName=self.name,
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-            BillingMode="PAY_PER_REQUEST",
-            Tags=[{"Key": "quorate:partitions", "Value": str(PARTITIONS)}],
-        )
-        wait_until(
-            lambda: (
-                client.call("DescribeTable", TableName=self.name)["Table"]["TableStatus"]
-                == "ACTIVE"
-            ),
-            30,
-            "table active",
-        )
-        client.close()
+        create_table(self._cluster, PARTITIONS, self.name)
         table = next(t for t in self._cluster.status()["tables"] if t["name"] == self.name)
         keys = keys_in_each(int(table["table_id"]), PARTITIONS)
         groups = [int(part["group"]) for part in table["partitions"]]  # in key order

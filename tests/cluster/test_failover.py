@@ -13,8 +13,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.chaos.gaps import Probe, summary
 from tests.chaos.network import bad_network, find_firewall
+from tests.cluster.fault_table import TABLE, create_table, groups_of_table, wait_writable
 from tests.cluster.harness import LocalCluster, running_cluster, wait_until
-from tests.cluster.test_faults import TABLE, create_table, groups_of_table, wait_writable
 from tests.cluster.workload import Clients
 
 KILLED_S = 4.0

@@ -10,6 +10,14 @@ import plyvel
 import pytest
 
 from storagenode import leveldb_log
+from tests.cluster.fault_table import (
+    TABLE,
+    assert_linearizable,
+    create_table,
+    get,
+    put,
+    wait_writable,
+)
 from tests.cluster.harness import (
     LocalCluster,
     data_directory,
@@ -21,14 +29,6 @@ from tests.cluster.harness import (
     scrub,
     signal_pid,
     wait_until,
-)
-from tests.cluster.test_faults import (
-    TABLE,
-    assert_linearizable,
-    create_table,
-    get,
-    put,
-    wait_writable,
 )
 from tests.cluster.workload import WireClient, Workload
 
