@@ -103,6 +103,19 @@ def check_item_index_keys(
                 )
 
 
+def check_condition_count(schema: KeySchema, count: int) -> None:
+    """Check that a query has conditions on no more attributes than the key has.
+
+    Raises:
+        ValidationError: With the service's text.
+    """
+    if count > len(schema.names):
+        raise ValidationError(
+            f"The number of query conditions ({count}) exceeds the number of key attributes defined in "
+            f"the schema ({len(schema.names)})"
+        )
+
+
 def check_condition_value(
     schema: KeySchema, index: IndexKey | None, name: str, value: AttributeValue
 ) -> None:

@@ -77,7 +77,13 @@ ENUM_ORDER: Final[dict[str, tuple[str, ...]]] = {
 MEMBER_ORDER: Final[dict[str, tuple[str, ...]]] = {
     "BatchGetItemInput": ("ReturnConsumedCapacity",),
     "BatchWriteItemInput": ("ReturnConsumedCapacity", "ReturnItemCollectionMetrics"),
-    "CreateTableInput": ("AttributeDefinitions", "TableName", "ProvisionedThroughput", "KeySchema"),
+    "CreateTableInput": (
+        "AttributeDefinitions",
+        "TableName",
+        "ProvisionedThroughput",
+        "KeySchema",
+        "GlobalSecondaryIndexes",
+    ),
     "DeleteItemInput": ("ReturnValues", "ReturnConsumedCapacity", "TableName", "Key"),
     "GetItemInput": ("ReturnConsumedCapacity", "AttributesToGet", "TableName", "Key"),
     "ProvisionedThroughput": ("WriteCapacityUnits", "ReadCapacityUnits"),

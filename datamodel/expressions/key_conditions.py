@@ -3,7 +3,8 @@
 The grammar is that of conditions; what is left of it after the checks here is one equality on the partition
 key and at most one range on the sort key, joined by AND in any order, each with the attribute on either side.
 
-Source: order and texts as observed on the service by the authors of dynalite.
+Source: order and texts as observed on the service by the authors of dynalite and, newer, of the parity suite for
+DynamoDB.
 """
 
 from collections.abc import Mapping
@@ -29,11 +30,10 @@ from datamodel.expressions.syntax_tree import (
     Value,
 )
 from datamodel.key_encoding import KeySchema, SortCondition, SortOperator
-from datamodel.local_indexes import IndexKey, check_condition_value
+from datamodel.local_indexes import IndexKey, check_condition_count, check_condition_value
 
 _KIND: Final = "KeyConditionExpression"
 _MIRRORED: Final = {"=": "=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
-_TERMS_MAX: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,6 @@ class KeyExpression:
         """
         if self._shape_error is not None:
             raise ValidationError(self._shape_error)
-        if len(self._terms) > _TERMS_MAX:
-            raise ValidationError("Conditions can be of length 1 or 2 only")
 
     def bind(
         self, values: Values, schema: KeySchema, index: IndexKey | None = None
@@ -116,8 +114,7 @@ class KeyExpression:
         """
         terms = self._terms
         # Said before a missing key, which would be just as true.
-        if len(terms) > 1 and schema.sort_name is None:
-            raise ValidationError("Query key condition not supported")
+        check_condition_count(schema, len(terms))
         partition = terms.get(schema.partition_name)
         if partition is None:
             raise _missed(schema.partition_name)

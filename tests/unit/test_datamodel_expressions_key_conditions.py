@@ -74,6 +74,7 @@ MULTIPLE = (
 )
 NESTED = "KeyConditionExpressions cannot have conditions on nested attributes"
 OPERATIONS = "KeyConditionExpressions cannot contain nested operations"
+TOO_MANY = "The number of query conditions ({}) exceeds the number of key attributes defined in the schema ({})"
 TWICE = "Invalid KeyConditionExpression: KeyConditionExpressions must only contain one condition per key"
 NO_KEY = "Invalid condition in KeyConditionExpression: No key attribute specified"
 FIRST = (
@@ -161,12 +162,12 @@ ERRORS = [
     ("(a > :1 and b > :1) and (b > :1 and c > :1)", TABLE, TWICE),
     ("p = :p AND p = :p", TABLE, TWICE),
     ("p = :p AND c >= :1 AND c <= :2", TABLE, TWICE),
-    ("p = :p AND c < :1 AND a < :1", TABLE, "Conditions can be of length 1 or 2 only"),
+    ("p = :p AND c < :1 AND a < :1", TABLE, TOO_MANY.format(3, 2)),
     # the key
     ("c = :1", TABLE, MISSED + "p"),
     ("a = :p", TABLE, MISSED + "p"),
     ("p = :p AND a < :1", TABLE, MISSED + "c"),
-    ("p = :p AND c = :1", HASH_ONLY, NOT_SUPPORTED),
+    ("p = :p AND c = :1", HASH_ONLY, TOO_MANY.format(2, 1)),
     ("p < :p", TABLE, NOT_SUPPORTED),
     ("p < :p AND c = :1", TABLE, NOT_SUPPORTED),
     ("begins_with(p, :p)", TABLE, NOT_SUPPORTED),
