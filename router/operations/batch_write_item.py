@@ -7,7 +7,6 @@ outcome got lost with a leader is among them, and sending it again is right in e
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import msgspec
 
@@ -37,6 +36,8 @@ class _Change:
         body: The same as JSON.
         size: Of the item in bytes, 0 for a delete.
         is_put: Which of the two.
+        is_unprocessed: Whether it could not be done for now.
+        collection: JSON of its partition key once it is done, if metrics are asked for.
     """
 
     asked: WriteRequest
@@ -44,6 +45,8 @@ class _Change:
     body: bytes
     size: int
     is_put: bool
+    is_unprocessed: bool = False
+    collection: bytes | None = None
 
     def key(self, schema: KeySchema) -> Item:
         """Its key.
@@ -78,11 +81,15 @@ class _Wanted:
 
     reference: str
     changes: list[_Change]
-    unprocessed: list[WriteRequest] = field(default_factory=list)
     units: float = 0.0
     is_written: bool = False
     index_units: dict[str, float] = field(default_factory=dict)
     collections: dict[bytes, bytes] = field(default_factory=dict)
+
+    def metrics_in_order(self) -> list[bytes]:
+        """Metrics of collections, each once, in the order of the request, not of the answers."""
+        names = dict.fromkeys(change.collection for change in self.changes)
+        return [self.collections[name] for name in names if name is not None]
 
 
 def handle(request: BatchWriteItemInput, call: Call) -> None:
@@ -186,7 +193,7 @@ class _Batch:
             # That nobody knows whether a write was done is worse than that it was not: it decides the error.
             if self._error is None or outcome.http_status == 500:
                 self._error = outcome
-            wanted.unprocessed.append(change.asked)
+            change.is_unprocessed = True
         else:
             assert isinstance(outcome, Written)
             result = outcome.results[0]
@@ -200,7 +207,10 @@ class _Batch:
             if self._shows_collections and result.collection_size is not None:
                 partition_name = entry.schema.partition_name
                 key = {partition_name: change.item[partition_name]}
-                wanted.collections[_encode(key)] = collection_metrics(key, result.collection_size)
+                change.collection = _encode(key)
+                wanted.collections[change.collection] = collection_metrics(
+                    key, result.collection_size
+                )
         self._left -= 1
         if not self._left:
             self._finish()
@@ -210,8 +220,10 @@ class _Batch:
         if self._error is not None and not any(wanted.is_written for wanted in tables):
             self._call.fail(self._error)
             return
-        unprocessed: dict[str, Any] = {
-            wanted.reference: wanted.unprocessed for wanted in tables if wanted.unprocessed
+        unprocessed = {
+            wanted.reference: left
+            for wanted in tables
+            if (left := [change.asked for change in wanted.changes if change.is_unprocessed])
         }
         capacity = consumed_capacities(
             self._show,
@@ -222,7 +234,7 @@ class _Batch:
         if capacity:
             members.append(capacity)
         collections = b",".join(
-            b"%b:[%b]" % (_encode(wanted.reference), b",".join(wanted.collections.values()))
+            b"%b:[%b]" % (_encode(wanted.reference), b",".join(wanted.metrics_in_order()))
             for wanted in tables
             if wanted.collections
         )

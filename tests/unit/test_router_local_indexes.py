@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from datamodel.local_indexes import LocalIndex
-from proto.messages import Write
+from proto.messages import Unavailable, Write
 from tests.unit.router_harness import Harness, table
 
 INDEXES = (
@@ -451,6 +451,33 @@ def test_batches_keep_indexes_too(things):
         "One or more parameter values were invalid: Type mismatch for Index Key n Expected: N "
         "Actual: S IndexName: some",
     )
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_batch_answers_in_the_order_of_its_request(things, monkeypatch, backwards):
+    now, held = things.storage.call, []
+
+    def hold(*call):
+        held.append(call)
+        if len(held) == 4:
+            for each in reversed(held) if backwards else held:
+                now(*each)
+
+    monkeypatch.setattr(things.storage, "call", hold)
+    puts = [{"PutRequest": {"Item": item(pk, "1", 1)}} for pk in "dbca"]
+    body = things.ok(
+        "BatchWriteItem",
+        TableName=None,
+        RequestItems={"Things": puts},
+        ReturnItemCollectionMetrics="SIZE",
+    )
+    shown = body["ItemCollectionMetrics"]["Things"]
+    assert "".join(metrics["ItemCollectionKey"]["pk"]["S"] for metrics in shown) == "dbca"
+    held.clear()
+    things.storage.weather = [lambda number: Unavailable(number, "no quorum")] * 3
+    body = things.ok("BatchWriteItem", TableName=None, RequestItems={"Things": puts})
+    left = body["UnprocessedItems"]["Things"]
+    assert left == (puts[1:] if backwards else puts[:3])
 
 
 def test_no_write_of_the_router_forgets_the_indexes():
