@@ -1,7 +1,12 @@
 """Items: check on the way in, size, body."""
 
+import base64
+import json
+
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from datamodel.errors import Corruption, SerializationError, ValidationError
 from datamodel.items import (
@@ -14,6 +19,7 @@ from datamodel.items import (
     normalise_values,
 )
 from datamodel.limits import ITEM_SIZE_BYTES_MAX
+from datamodel.stored_items import check_record, pack_record, record_body, record_size
 
 EMPTY = "Supplied AttributeValue is empty, must contain exactly one of the supported datatypes"
 
@@ -145,3 +151,39 @@ def test_body():
 def test_a_damaged_body_is_corruption(body):
     with pytest.raises(Corruption):
         decode_item(body)
+
+
+TEXTS = st.text(max_size=4)
+NAMES = st.text(min_size=1, max_size=4)
+NUMBERS = st.sampled_from(["0", "-1", "1.5", "9" * 38, "0." + "0" * 129 + "1"])
+BINARIES = st.binary(max_size=4).map(lambda raw: base64.b64encode(raw).decode())
+ANY_VALUES = st.recursive(
+    st.one_of(
+        TEXTS.map(lambda text: {"S": text}),
+        NUMBERS.map(lambda text: {"N": text}),
+        BINARIES.map(lambda text: {"B": text}),
+        st.booleans().map(lambda truth: {"BOOL": truth}),
+        st.just({"NULL": True}),
+        st.lists(TEXTS, min_size=1, unique=True).map(lambda members: {"SS": members}),
+        st.lists(NUMBERS, min_size=1, unique=True).map(lambda members: {"NS": members}),
+        st.lists(BINARIES, min_size=1, unique=True).map(lambda members: {"BS": members}),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(lambda elements: {"L": elements}),
+        st.dictionaries(NAMES, inner, max_size=3).map(lambda members: {"M": members}),
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(NAMES, ANY_VALUES, max_size=5))
+def test_any_item_is_stored_and_read_as_it_was(item):
+    normal, size = normalise_item(item)
+    assert normal == item
+    assert item_size(normal) == size
+    body = encode_item(normal)
+    assert decode_item(body) == normal == json.loads(body)
+    record = pack_record(body, size, 5, 6)
+    check_record(record, "test")
+    assert (record_body(record), record_size(record)) == (body, size)
