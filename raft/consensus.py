@@ -1,7 +1,6 @@
 """What the rules stand on: the instant of a turn, and the consensus core as they see it."""
 
 import random
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 
@@ -31,7 +30,7 @@ class ConsensusCore(Protocol):
     @property
     def own_term_index(self) -> int | None: ...  # noqa: D102
     @property
-    def match_index(self) -> Mapping[int, int]: ...  # noqa: D102
+    def match_index(self) -> dict[int, int]: ...  # noqa: D102
     @property
     def next_index(self) -> dict[int, int]: ...  # noqa: D102
 

@@ -1,4 +1,4 @@
-"""The log's files: a dedicated writer thread, preallocated segments, one fdatasync per batch.
+"""The log's files: a dedicated writer thread, preallocated segments, one fdatasync per batch (and one at rest).
 
 All file work after recovery happens in the one thread, in order; the loop hears of a batch when it is durable.
 A disk error ends the process at once: what was acknowledged is no longer knowable, and a later fsync that
@@ -18,6 +18,8 @@ from raft.node_log import Corruption
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".raftlog"
+# After so much rest the last receipt is made durable.
+REST_S = 0.25
 # Exit status of a process whose disk failed (EX_IOERR).
 DISK_ERROR_EXIT_STATUS = 74
 
@@ -55,6 +57,7 @@ class FileLogStorage:
         # The segment that was read again last, and the batch that must follow it.
         self._checked = 0
         self._expected: int | None = None
+        self._has_receipt = False  # written since the last sync
         directory.mkdir(parents=True, exist_ok=True)
         self._numbers = sorted(
             int(path.name.removesuffix(_SUFFIX)) for path in directory.glob("*" + _SUFFIX)
@@ -67,9 +70,9 @@ class FileLogStorage:
 
     # LogStorage
 
-    def append(self, data: bytes, on_durable: Callable[[], None]) -> None:
-        """Write behind what is there and make it durable, off the loop; then call back on the loop."""
-        self._jobs.put((lambda: self._write(data), on_durable))
+    def append(self, data: bytes, on_durable: Callable[[], None], receipt: bytes) -> None:
+        """Write behind what is there and make it durable, off the loop; then the receipt; call back on the loop."""
+        self._jobs.put((lambda: self._write(data, receipt), on_durable))
 
     def roll(self, segment: int) -> None:
         """Following appends go to a new segment file."""
@@ -128,6 +131,7 @@ class FileLogStorage:
 
     def close(self) -> None:
         """Finish what was handed over and end the thread. Nothing is called back any more."""
+        self._jobs.put((self._settle, None))
         self._jobs.put(None)
         self._thread.join()
         if self._file >= 0:
@@ -137,7 +141,7 @@ class FileLogStorage:
     # the thread
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._next_job()) is not None:
             work, then = job
             try:
                 work()
@@ -150,19 +154,40 @@ class FileLogStorage:
                 except RuntimeError:
                     return  # the loop is closed: nobody is left to be told
 
-    def _write(self, data: bytes) -> None:
+    def _next_job(self) -> _Job | None:
+        if self._has_receipt:
+            try:
+                return self._jobs.get(timeout=REST_S)
+            except queue.Empty:
+                return self._settle, None
+        return self._jobs.get()
+
+    def _settle(self) -> None:
+        if self._has_receipt and self._fsync:
+            os.fdatasync(self._file)
+        self._has_receipt = False
+
+    def _write(self, data: bytes, receipt: bytes) -> None:
+        self._put(data)
+        if self._fsync:
+            os.fdatasync(self._file)
+        self._durable = (self._segment, self._offset)
+        # In one write, and in the page cache before anybody may rely on the data.
+        self._put(receipt)
+        self._has_receipt = True
+
+    def _put(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
             written = os.pwrite(self._file, view, self._offset)
             self._offset += written
             view = view[written:]
-        if self._fsync:
-            os.fdatasync(self._file)
-        self._durable = (self._segment, self._offset)
 
     def _open(self, segment: int) -> None:
         if self._file >= 0:
+            # (The receipt of its last batch: the next batch, in this one, will say the same.)
             os.close(self._file)
+            self._has_receipt = False
         self._file = os.open(self._path(segment), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         self._offset = 0
         self._segment = segment

@@ -152,9 +152,12 @@ class Environment(Protocol):
 class LogStorage(Protocol):
     """The append-only files under the node's log. One batch at a time; `node_log.py` cuts and reads records."""
 
-    def append(self, data: bytes, on_durable: Callable[[], None]) -> None:
+    def append(self, data: bytes, on_durable: Callable[[], None], receipt: bytes) -> None:
         """Append to the open segment and make it durable (off the loop); then call back on the loop.
         A disk error must end the process: what was acknowledged is no longer knowable.
+
+        `receipt` is appended when the data is durable and before the callback. A process that ends leaves it; it
+        outlives the machine from the next append on, or after a moment without one (a second at most).
         """
 
     def roll(self, segment: int) -> None:

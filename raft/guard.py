@@ -1,6 +1,6 @@
 """What stands between the wire and the consensus core: each rule answers one way in which the core is unsafe.
 
-The numbers are those of the review of the pinned release:
+The numbers up to 11 are those of the review of the pinned release:
 
  1. Only known message types reach the core, and only by being rebuilt here; nothing is forwarded or unpickled.
     What no replica of ours can have built (a term that elections cannot have reached, terms that fall along a
@@ -17,6 +17,8 @@ The numbers are those of the review of the pinned release:
 10. Whoever heard a leader lately, leads with a quorum that is fresh, or just started, helps no candidate,
     unless the leader itself asked for the election.
 11. Only the leader of exactly this term may ask for one.
+12. A follower that says less than it had acknowledged, later than that, has lost it: it is not counted with it any
+    more, and is sent it again.
 
 Pure in (state, message, time of the turn): no socket, no clock. Messages to send gather in `appends` and
 `others`; the host decides when they may leave. Whatever raises ends the replica.
@@ -346,6 +348,8 @@ class Guard(Voting):
             self.check_claim(next_index, end)
         reset = kind == ACK_RESET and self.accepts_reset(source, m.sequence)
         if reset:
+            if next_index <= match and self.takes_back(source, m.sequence):
+                match = match_index[source] = max(0, next_index - 1)
             next_index = self.reset_within(match, next_index, end)
             self.needs_push = True
         before = core.next_index[source]
@@ -359,6 +363,7 @@ class Guard(Voting):
             },
         )
         if success:
+            leadership.acknowledged(source, m.sequence)
             self.keep_next(source, before)
             commit = core.commit_index
             if core.next_index[source] <= end:
@@ -395,6 +400,10 @@ class Guard(Voting):
         """What is in flight to a follower is not sent again because of an ack (rule 8)."""
         if self.core.next_index[source] < before:
             self.core.next_index[source] = before
+
+    def takes_back(self, source: int, sequence: int) -> bool:
+        """Whether this follower's latest success answered something older (rule 12)."""
+        return sequence > self.leadership.success_sequence.get(source, 0)
 
     # leading
 

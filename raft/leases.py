@@ -22,6 +22,7 @@ class Leadership:
         "reads",
         "reset_sequence",
         "snapshot_notice_at",
+        "success_sequence",
         "term",
         "told_commit",
     )
@@ -31,6 +32,7 @@ class Leadership:
         self.ack_sent_at: dict[int, float] = {}
         self.ack_sequence: dict[int, int] = {}
         self.reset_sequence: dict[int, int] = {}
+        self.success_sequence: dict[int, int] = {}
         # Highest commit index that an append told each follower in a form it may act on.
         self.told_commit: dict[int, int] = {}
         self.snapshot_notice_at: dict[int, float] = {}
@@ -44,6 +46,11 @@ class Leadership:
         # A send time that we cannot have stamped yet proves nothing.
         if self.ack_sent_at.get(follower, NEVER) < sent_at <= now:
             self.ack_sent_at[follower] = sent_at
+
+    def acknowledged(self, follower: int, sequence: int) -> None:
+        """It says that it has what a message had, or followed."""
+        if sequence > self.success_sequence.get(follower, 0):
+            self.success_sequence[follower] = sequence
 
     def quorum_time(self, other_voters: Iterable[int], now: float) -> float:
         """The latest moment at which a majority of voters is known to have followed us."""

@@ -7,7 +7,13 @@ import time
 import zlib
 from typing import BinaryIO
 
-from raft.node_log import BATCH_HEADER, BATCH_MAGIC, SEGMENT_HEADER, SEGMENT_MAGIC, Corruption
+from raft.node_log import (
+    BATCH_HEADER,
+    BATCH_MAGIC,
+    RECEIPT_SIZES,
+    SEGMENT_HEADER,
+    Corruption,
+)
 
 PAUSE_BYTES = 256 << 10
 PAUSE_S = 0.002
@@ -37,10 +43,11 @@ def check_segment(file: BinaryIO, number: int, synced: int | None, first: int | 
     if len(head) < SEGMENT_HEADER.size:
         raise Corruption(f"segment {number} is cut off")
     magic, written, expected, checksum = SEGMENT_HEADER.unpack(head)
-    if (magic, written, checksum) != (SEGMENT_MAGIC, number, zlib.crc32(head[:-4])):
+    if magic not in RECEIPT_SIZES or (written, checksum) != (number, zlib.crc32(head[:-4])):
         raise Corruption(f"segment {number} has a damaged header")
     if first not in (None, expected):
         raise Corruption(f"segment {number} begins at batch {expected}, expected {first}")
+    receipt_size = RECEIPT_SIZES[magic]
     seed = number & 0xFFFFFFFF
     position = SEGMENT_HEADER.size
     pause = PAUSE_BYTES
@@ -55,7 +62,9 @@ def check_segment(file: BinaryIO, number: int, synced: int | None, first: int | 
         # (A length is believed only when its header's checksum is good.)
         if not is_whole or zlib.crc32(file.read(length), seed) != checksum:
             raise Corruption(f"segment {number} is damaged at {position}")
-        position += BATCH_HEADER.size + length
+        # (A receipt says something only while its batch is the last, and may not be there yet.)
+        file.read(receipt_size)
+        position += BATCH_HEADER.size + length + receipt_size
         expected += 1
         if position > pause:
             pause = position + PAUSE_BYTES

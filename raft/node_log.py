@@ -1,8 +1,9 @@
 """The node's one durable log: ordered, checksummed records of all groups, one batch and one fsync per turn.
 
-    segment file := segment header, batch, batch, ..., zeros (preallocation)
+    segment file := segment header, batch, receipt, batch, receipt, ..., zeros (preallocation)
     segment header := magic[8]  number:u64  first sequence:u64  crc32:u32                    (little endian)
     batch  := magic:u32  sequence:u64  length:u32  payload crc32:u32  header crc32:u32  payload[length]
+    receipt := magic:u32  sequence:u64  crc32:u32                      or as many zeros
     payload := record, record, ...
     record := kind:u8  group:u64  length:u32  body[length]
 
@@ -15,10 +16,15 @@
     7 removal     the group is gone for ever
 
 Checksums are seeded with the segment's number, so a recycled block is no batch. Batches are numbered without a
-gap over all segments, and number N + 1 is written only when N is durable. Hence at recovery a damaged batch is
-a torn write, to be cut off, if and only if no valid batch with a higher number exists; otherwise something
-acknowledged is corrupt, and the node must not start. (Rot inside the very last acknowledged batch looks like a
-torn write; nothing but a second copy could tell.)
+gap over all segments, and number N + 1 is written only when N is durable. A batch's receipt is written when the
+batch is durable, before anybody hears of that, and is not waited for: it becomes durable with the next batch, or
+after a moment of rest. Hence at recovery a damaged batch is a torn write, to be cut off, if neither its receipt nor
+a valid batch with a higher number exists; otherwise something that may have been acknowledged is corrupt, and the
+node must not start.
+
+A process that dies leaves the receipt. So what is cut off was never acknowledged, unless the machine died within
+that moment (`LogStorage.append`) and its disk had not kept what it said it had synced. Of that, only the other
+replicas could tell. (Segments of format 1 have no receipts.)
 
 A group needs the records since its latest base. To free the oldest segment, every group rooted there is written
 anew (a base and its entries) a few at a time; then the file goes. Kinds are never reused.
@@ -35,10 +41,14 @@ from raft.journal import Checkpoint, GroupJournal
 from raft.membership import SENTINEL_COMMAND, decode_configuration, encode_configuration
 from raft.wire import Entry
 
-SEGMENT_MAGIC = b"quorlog1"
+SEGMENT_MAGIC = b"quorlog2"
 BATCH_MAGIC = struct.pack("<I", 0x51C0B10C)
+RECEIPT_MAGIC = struct.pack("<I", 0x51C0ACED)
 SEGMENT_HEADER = struct.Struct("<8sQQI")
 BATCH_HEADER = struct.Struct("<4sQIII")
+RECEIPT = struct.Struct("<4sQI")
+# Bytes kept for the receipt behind each batch, by the segment's format.
+RECEIPT_SIZES = {b"quorlog1": 0, SEGMENT_MAGIC: RECEIPT.size}
 _RECORD = struct.Struct("<BQI")
 _HOT = struct.Struct("<BQIQQ")  # a record header with the two integers that begin most bodies
 _PAIR = struct.Struct("<QQ")
@@ -261,14 +271,15 @@ class NodeLog:
             self._segment_fresh = False
             head = SEGMENT_HEADER.pack(SEGMENT_MAGIC, self._segment, self.batch, 0)[:-4]
             data = head + struct.pack("<I", zlib.crc32(head)) + data
-        self._segment_size += len(data)
-        self.bytes_written += len(data)
+        receipt = _receipt(self.batch, self._segment)
+        self._segment_size += len(data) + len(receipt)
+        self.bytes_written += len(data) + len(receipt)
         self.in_flight = True
         self.batch += 1
         self._must_sync = False
         self._touched_in_flight, self._touched = self._touched, {}
         touched = list(self._touched_in_flight.values())
-        self._storage.append(data, self._written)
+        self._storage.append(data, self._written, receipt)
         return touched
 
     def _frame(self, payload: bytes) -> bytes:
@@ -352,8 +363,9 @@ class NodeLog:
     ) -> int | None:
         data = self._storage.read(number)
         position = 0
-        first = _parse_segment_header(data, number)
-        if first is not None:
+        header = _parse_segment_header(data, number)
+        if header is not None:
+            first, receipt_size = header
             if expected is not None and first != expected:
                 raise Corruption(f"segment {number} begins at batch {first}, expected {expected}")
             expected = first
@@ -364,7 +376,7 @@ class NodeLog:
                     raise Corruption(f"batch {sequence} where {expected} belongs, segment {number}")
                 replay.batch(data[start:end], number)
                 expected += 1
-                position = end
+                position = end + receipt_size
         self._check_tail(data, position, number, expected, is_last=is_last)
         if is_last or len(data.rstrip(b"\0")) > position:
             # The last one in any case: its last batch may be there only because the machine outlived the
@@ -391,21 +403,43 @@ class NodeLog:
             if batch is not None:
                 found.append(batch[0])
             search += 1
+        search = position
+        while (search := data.find(RECEIPT_MAGIC, search)) >= 0:
+            sequence = _parse_receipt(data, search, number)
+            if sequence is not None and (expected is None or sequence >= expected):
+                raise Corruption(
+                    f"segment {number} is damaged at {position}, batch {sequence} was durable"
+                )
+            search += 1
         if (expected is not None and any(sequence > expected for sequence in found)) or len(
             set(found)
         ) > 1:
             raise Corruption(f"segment {number} is damaged at {position}, later batches are whole")
 
 
-def _parse_segment_header(data: bytes, number: int) -> int | None:
+def _receipt(sequence: int, number: int) -> bytes:
+    head = RECEIPT.pack(RECEIPT_MAGIC, sequence, 0)[:-4]
+    return head + struct.pack("<I", zlib.crc32(head, number & 0xFFFFFFFF))
+
+
+def _parse_receipt(data: bytes, position: int, number: int) -> int | None:
+    if position + RECEIPT.size > len(data):
+        return None
+    _, sequence, _ = RECEIPT.unpack_from(data, position)
+    whole = data[position : position + RECEIPT.size] == _receipt(sequence, number)
+    return int(sequence) if whole else None
+
+
+def _parse_segment_header(data: bytes, number: int) -> tuple[int, int] | None:
+    """(first batch, bytes of a receipt), None if it is damaged."""
     if len(data) < SEGMENT_HEADER.size:
         return None
     magic, written, first, checksum = SEGMENT_HEADER.unpack_from(data)
-    if magic != SEGMENT_MAGIC or zlib.crc32(data[: SEGMENT_HEADER.size - 4]) != checksum:
+    if magic not in RECEIPT_SIZES or zlib.crc32(data[: SEGMENT_HEADER.size - 4]) != checksum:
         return None
     if written != number:
         raise Corruption(f"file of segment {number} holds segment {written}")
-    return int(first)
+    return int(first), RECEIPT_SIZES[magic]
 
 
 def _parse_batch(data: bytes, position: int, number: int) -> tuple[int, int, int] | None:

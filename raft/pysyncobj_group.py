@@ -7,7 +7,7 @@ package is pinned and its reviewed source is checked before anything runs (`chec
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -276,7 +276,7 @@ class Core(SyncObj):  # type: ignore[misc]
         return self._SyncObj__noopIDx  # type: ignore[no-any-return]
 
     @property
-    def match_index(self) -> Mapping[int, int]:
+    def match_index(self) -> dict[int, int]:
         """Leader: how far each other replica's log is known to equal ours."""
         return self._SyncObj__raftMatchIndex  # type: ignore[no-any-return]
 

@@ -48,10 +48,10 @@ class MeasuredLog:
         self.truncate = storage.truncate
         self.remove = storage.remove
 
-    def append(self, data: bytes, on_durable: Callable[[], None]) -> None:
+    def append(self, data: bytes, on_durable: Callable[[], None], receipt: bytes) -> None:
         """As the storage's."""
         began = self._now()
-        self.appended_bytes += len(data)
+        self.appended_bytes += len(data) + len(receipt)
 
         def measured() -> None:
             duration_s = self._now() - began
@@ -64,7 +64,7 @@ class MeasuredLog:
             self.batches[bucket] += 1
             on_durable()
 
-        self._append(data, measured)
+        self._append(data, measured, receipt)
 
 
 class NodeCollector(Collector):

@@ -56,7 +56,7 @@ class Storage:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
 
-    def append(self, data: bytes, on_durable: Callable[[], None]) -> None:
+    def append(self, data: bytes, on_durable: Callable[[], None], receipt: bytes) -> None:
         self._environment.soon.append(on_durable)
 
     def roll(self, segment: int) -> None:

@@ -16,6 +16,7 @@ from datamodel.items import encode_item
 from datamodel.key_encoding import encode_key
 from proto import control_pb2
 from proto.messages import RETURN_UPDATED_NEW, UPDATE, Action, Stats, StatsReply
+from raft.node_log import RECEIPT_MAGIC
 from tests.cluster.storage_nodes import (
     GROUP,
     ROOT,
@@ -42,6 +43,32 @@ def test_a_disk_that_lost_its_log_is_not_taken_for_what_it_was(tmp_path):
             assert await nodes.replica("b", 0) is None
             assert await nodes.put("after")
             assert await nodes.get("before") == "x"
+
+    asyncio.run(run())
+
+
+def test_rot_in_the_end_of_a_log_is_not_taken_for_a_torn_write(tmp_path):
+    """A bit of the last batch that a killed process had acknowledged: its disk is given up, not cut back."""
+
+    async def run():
+        async with storage_nodes(tmp_path) as nodes:
+            assert await nodes.put("before")
+            leader = await nodes.leader()
+            victim = next(name for name in nodes.names if name != leader)
+            nodes.kill(victim)
+            segments = sorted((tmp_path / victim / "log").iterdir())
+            path = [each for each in segments if RECEIPT_MAGIC in each.read_bytes()][-1]
+            data = bytearray(path.read_bytes())
+            data[data.rfind(RECEIPT_MAGIC) - 1] ^= 1
+            path.write_bytes(data)
+            nodes.start(victim)
+
+            async def given_up():
+                return nodes.log_has(victim, "data directory is damaged and set aside")
+
+            await until(given_up, "the damage is noticed")
+            assert nodes.log_has(victim, "was durable")
+            assert await nodes.put("after")
 
     asyncio.run(run())
 

@@ -60,13 +60,13 @@ class LogFiles:
         self._checked = 0
         self.in_flight: bytes | None = None
 
-    def append(self, data: bytes, on_durable: Callable[[], None]) -> None:
+    def append(self, data: bytes, on_durable: Callable[[], None], receipt: bytes) -> None:
         assert self.in_flight is None, "two appends at once"
         self.in_flight = data
         process = self._process
-        process.world.after(process.disk_delay(), self._synced, process.life, on_durable)
+        process.world.after(process.disk_delay(), self._synced, process.life, on_durable, receipt)
 
-    def _synced(self, life: int, on_durable: Callable[[], None]) -> None:
+    def _synced(self, life: int, on_durable: Callable[[], None], receipt: bytes) -> None:
         process = self._process
         if process.life != life:
             return
@@ -78,6 +78,7 @@ class LogFiles:
         file.batches.append((len(file.data), len(file.data) + len(self.in_flight)))
         file.data += self.in_flight
         file.synced = len(file.data)
+        file.data += receipt
         self.in_flight = None
         process.post(on_durable)
 

@@ -220,7 +220,7 @@ def early_appends_of_a_crashed_leader() -> str:
     stage.lead("A")
     node = stage.node("A")
     held: list = []
-    node.disk.append, honest = (lambda data, then: held.append((data, then))), node.disk.append
+    node.disk.append, honest = (lambda *what: held.append(what)), node.disk.append
     stage.put("A")
     stage.deliver("A", "B")
     node.disk.append = honest

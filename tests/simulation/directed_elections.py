@@ -13,7 +13,7 @@ def own_promise() -> str:
     stage.lead("A")
     node, leader = stage.node("C"), stage.replica("A")
     held: list = []
-    node.disk.append, honest = (lambda data, then: held.append((data, then))), node.disk.append
+    node.disk.append, honest = (lambda *what: held.append(what)), node.disk.append
     node.checkpoint(GROUP)
     stage.pause(0.2)
     assert stage.replica("C").is_in_flight

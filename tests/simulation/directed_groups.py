@@ -78,7 +78,7 @@ def campaign_before_applying() -> str:
         stage.forget_messages()
         held: list = []
         node, replica = stage.node("B"), stage.replica("B")
-        node.disk.append, honest = (lambda data, then: held.append((data, then))), node.disk.append
+        node.disk.append, honest = (lambda *what: held.append(what)), node.disk.append
         stage.pause(0.11)
         for link in ("AB", "BA", "AB"):
             stage.deliver(*link)
@@ -147,7 +147,7 @@ def input_waits_for_the_fsync() -> str:
     stage.lead("A")
     node = stage.node("B")
     held: list = []
-    node.disk.append, honest = (lambda data, then: held.append((data, then))), node.disk.append
+    node.disk.append, honest = (lambda *what: held.append(what)), node.disk.append
     stage.put("A")
     stage.deliver("A", "B")
     before = stage.end("B")

@@ -1,10 +1,11 @@
 """A disk that tears the write in flight when its node crashes, and the record of what it must still hold."""
 
 import random
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from raft.node_log import BATCH_MAGIC, SEGMENT_HEADER
+from raft.node_log import BATCH_MAGIC, RECEIPT, RECEIPT_MAGIC, SEGMENT_HEADER
 
 if TYPE_CHECKING:
     from tests.simulation.node import SimNode
@@ -38,9 +39,10 @@ class SimDisk:
         self._open = 0
         self._in_flight: bytes | None = None
         self.is_broken = False  # full, or it answers with errors
+        self._receipt = 0  # bytes at the end that were written since the last sync
         self.removals: list[int] = []
 
-    def append(self, data: bytes, on_durable: Callable[[], None]) -> None:
+    def append(self, data: bytes, on_durable: Callable[[], None], receipt: bytes) -> None:
         assert self._in_flight is None, "two appends at once"
         self._in_flight = data
         node, world = self._node, self._world
@@ -50,9 +52,9 @@ class SimDisk:
             delay = 0.0005 + 0.02 * world.rng.random()
             if world.rng.random() < world.options.slow_disk:
                 delay = world.slow_disk_s * world.rng.random()
-        world.after(delay, self._synced, node.life, on_durable)
+        world.after(delay, self._synced, node.life, on_durable, receipt)
 
-    def _synced(self, life: int, on_durable: Callable[[], None]) -> None:
+    def _synced(self, life: int, on_durable: Callable[[], None], receipt: bytes) -> None:
         node = self._node
         if node.host is None or node.life != life:
             return
@@ -63,8 +65,9 @@ class SimDisk:
             node.crash()
             self._world.after(0.05 + 2 * self._world.rng.random(), node.restart)
             return
-        self.files[self._open] += self._in_flight
+        self.files[self._open] += self._in_flight + receipt
         self._in_flight = None
+        self._receipt = len(receipt)
         node.shadow_durable()
         node.step(on_durable)
 
@@ -72,6 +75,7 @@ class SimDisk:
         assert segment not in self.files
         self.files[segment] = bytearray()
         self._open = segment
+        self._receipt = 0
 
     def segments(self) -> list[int]:
         return sorted(s for s in self.files if s not in self.removals)
@@ -100,13 +104,27 @@ class SimDisk:
         last = self.files[number].rfind(BATCH_MAGIC)
         if last <= SEGMENT_HEADER.size:
             return False
-        self.files[number][rng.randrange(last)] ^= 1 << rng.randrange(8)
+        data = self.files[number]
+        # (Nor in a receipt: those are of use only behind the last batch.)
+        receipts = [at.start() for at in re.finditer(re.escape(RECEIPT_MAGIC), data)]
+        where = rng.randrange(last)
+        while any(at <= where < at + RECEIPT.size for at in receipts):
+            where = rng.randrange(last)
+        data[where] ^= 1 << rng.randrange(8)
         return True
+
+    def lose_receipt(self) -> None:
+        """That of the last durable batch was not synced."""
+        if self._receipt:
+            self.files[self._open][-self._receipt :] = bytes(self._receipt)
+            self._receipt = 0
 
     def crash(self) -> None:
         """Keep what was durable and any part of the write in flight."""
         rng = self._world.rng
         self.removals.clear()  # files whose unlink had not happened are still there
+        if self._receipt and rng.random() < 0.5:
+            self.lose_receipt()
         data, self._in_flight = self._in_flight, None
         if data is not None:
             self.files[self._open] += torn(rng, data)

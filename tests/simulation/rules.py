@@ -207,6 +207,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
             ((Guard, "reset_within", lambda _, match, next_index, end: next_index),),
         ),
         Rule(
+            "A follower is not counted with what it lost again, and is sent it anew",
+            test="tests/simulation/test_raft_logs.py"
+            "::test_a_leader_sends_again_what_a_follower_lost_and_does_not_count_it",
+        ),
+        Rule(
             "An ack does not make the leader send again what is on its way",
             messages.ack_of_a_part,
             ((Guard, "keep_next", nothing),),
@@ -333,6 +338,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(
             "Damage before the last batch is refused, wherever it is",
             test="tests/simulation/test_raft_logs.py::test_a_flipped_bit_is_never_taken_for_data",
+        ),
+        Rule(
+            "Damage in the last batch is a torn write only if it has no receipt",
+            test="tests/simulation/test_raft_logs.py"
+            "::test_rot_in_the_last_acknowledged_batch_keeps_its_node_down",
         ),
         Rule(
             "Only the reviewed source of the core is run",

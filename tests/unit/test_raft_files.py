@@ -1,22 +1,51 @@
 """The log's files on a real directory."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from raft import files
 from raft.files import DISK_ERROR_EXIT_STATUS, FileLogStorage
 from raft.node_log import NodeLog
 
 SEGMENT_BYTES = 4096
 
 
-async def append(storage, data):
+async def append(storage, data, receipt=b""):
     done = asyncio.get_running_loop().create_future()
-    storage.append(data, lambda: done.set_result(None))
+    storage.append(data, lambda: done.set_result(None), receipt)
     await asyncio.wait_for(done, 10)
+
+
+def test_a_receipt_is_written_behind_synced_data_and_synced_at_rest(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "REST_S", 0.01)
+    synced = []
+    fdatasync, path = os.fdatasync, tmp_path / "log" / "0000000000000001.raftlog"
+
+    def sync(file):
+        fdatasync(file)
+        synced.append(path.read_bytes().rstrip(b"\0"))
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+
+    async def scenario():
+        call = asyncio.get_running_loop().call_soon_threadsafe
+        storage = FileLogStorage(tmp_path / "log", call, SEGMENT_BYTES)
+        storage.roll(1)
+        await append(storage, b"one", b"!")
+        assert path.read_bytes().rstrip(b"\0") == b"one!"  # before anybody heard of it
+        async with asyncio.timeout(10):
+            while len(synced) < 2:  # noqa: ASYNC110 - the thread's doing
+                await asyncio.sleep(0.005)
+        await append(storage, b"two", b"?")
+        storage.close()
+
+    asyncio.run(scenario())
+    assert synced == [b"one", b"one!", b"one!two", b"one!two?"]
 
 
 def test_appends_rolls_reads_and_removes(tmp_path):

@@ -2,10 +2,11 @@
 
 import pytest
 
+from raft import node_log
 from raft.group import Configuration, LogIndex, Member, NodeId, ReplicaId, Term
 from raft.journal import Checkpoint, ReplicaFailure
 from raft.membership import COMMAND_CONFIGURATION
-from raft.node_log import SEGMENT_HEADER, SEGMENTS_KEPT, Corruption, NodeLog
+from raft.node_log import RECEIPT, SEGMENT_HEADER, SEGMENTS_KEPT, Corruption, NodeLog
 
 CONFIGURATION = Configuration((Member(ReplicaId(1), NodeId("a")),))
 
@@ -19,13 +20,15 @@ class MemoryStorage:
         self.then = None
         self.synced = []
 
-    def append(self, data, on_durable):
+    def append(self, data, on_durable, receipt):
         assert self.then is None
         self.files[self.open] += data
         self.then = on_durable
+        self.receipt = receipt
 
     def finish(self):
         then, self.then = self.then, None
+        self.files[self.open] += self.receipt
         then()
 
     def roll(self, segment):
@@ -142,7 +145,8 @@ def three_batches():
 
 def test_a_torn_last_batch_is_cut_off_whatever_is_left_of_it():
     storage, ends = three_batches()
-    whole = bytes(storage.files[1])
+    ends[2] -= RECEIPT.size  # it was not durable yet
+    whole = bytes(storage.files[1])[: ends[2]]
     for keep in range(ends[1], ends[2]):
         for fill in (b"", b"\0" * (ends[2] - keep), b"\xff" * (ends[2] - keep)):
             files = {1: bytearray(whole[:keep] + fill)}
@@ -153,6 +157,58 @@ def test_a_torn_last_batch_is_cut_off_whatever_is_left_of_it():
             log.journals[7].add(b"\0z", 12, 1)
             sync(log, again)
             assert open_log(again.files)[0].journals[7][-1] == (b"\0z", 12, 1)
+
+
+@pytest.mark.parametrize("fill", [b"", b"\0", b"\xff"])
+def test_a_receipt_may_be_missing_torn_or_damaged(fill):
+    storage, ends = three_batches()
+    whole = bytes(storage.files[1])
+    for end in ends:
+        for lost in range(1, RECEIPT.size + 1):
+            if end < ends[2] and not fill:
+                continue  # what is behind it was written there
+            data = whole[: end - lost] + fill * lost + whole[end:]
+            log, _ = open_log({1: bytearray(data)})
+            assert log.journals[7][-1][1] == 12
+            assert log.batch == 4
+
+
+def test_damage_in_the_last_batch_is_no_torn_write_when_it_has_a_receipt():
+    storage, ends = three_batches()
+    whole = bytes(storage.files[1])
+    for position in range(ends[1], ends[2] - RECEIPT.size):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0x40
+        with pytest.raises(Corruption, match="batch 3 was durable"):
+            open_log({1: damaged})
+        damaged[position : -RECEIPT.size] = bytes(len(damaged) - RECEIPT.size - position)
+        with pytest.raises(Corruption, match="batch 3 was durable"):
+            open_log({1: damaged})
+    # The only batch of the log, and its segment's header.
+    for position in range(ends[0] - RECEIPT.size):
+        damaged = bytearray(whole[: ends[0]])
+        damaged[position] ^= 0x40
+        with pytest.raises(Corruption):
+            open_log({1: damaged})
+
+
+def test_a_receipt_counts_in_its_own_segment_only():
+    storage, ends = three_batches()
+    receipt = bytes(storage.files[1])[ends[2] - RECEIPT.size : ends[2]]
+    storage.files[2] = bytearray(b"\x01garbage" + receipt)  # a recycled block
+    assert open_log(storage.files)[0].journals[7][-1][1] == 12
+
+
+def test_segments_without_receipts_are_read(monkeypatch):
+    monkeypatch.setattr(node_log, "SEGMENT_MAGIC", b"quorlog1")
+    monkeypatch.setattr(node_log, "_receipt", lambda sequence, number: b"")
+    storage, _ = three_batches()
+    monkeypatch.undo()
+    log, again = open_log(storage.files)
+    assert log.journals[7][-1][1] == 12
+    log.journals[7].add(b"\0z", 13, 1)
+    sync(log, again)
+    assert open_log(again.files)[0].journals[7][-1] == (b"\0z", 13, 1)
 
 
 def test_recovery_makes_durable_what_a_dead_process_may_have_left_in_the_page_cache():
@@ -167,7 +223,10 @@ def test_recovery_makes_durable_what_a_dead_process_may_have_left_in_the_page_ca
 def test_damage_before_the_last_batch_is_never_skipped():
     storage, ends = three_batches()
     whole = bytes(storage.files[1])
-    for position in range(SEGMENT_HEADER.size, ends[1]):
+    receipt = range(ends[0] - RECEIPT.size, ends[0])
+    for position in range(SEGMENT_HEADER.size, ends[1] - RECEIPT.size):
+        if position in receipt:
+            continue
         damaged = bytearray(whole)
         damaged[position] ^= 0x40
         with pytest.raises(Corruption):
@@ -179,7 +238,7 @@ def test_damage_in_an_older_segment_is_never_skipped():
     log, again = open_log(storage.files)
     log.journals[7].add(b"\0z", 13, 1)
     sync(log, again)
-    for position in (0, SEGMENT_HEADER.size + 3, ends[2] - 1):
+    for position in (0, SEGMENT_HEADER.size + 3, ends[2] - RECEIPT.size - 1):
         files = {number: bytearray(data) for number, data in again.files.items()}
         files[1][position] ^= 1
         with pytest.raises(Corruption):

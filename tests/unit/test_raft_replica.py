@@ -61,7 +61,7 @@ def test_owners_are_called_back_when_the_fsync_is_over():
     called = []
     replica.on_writable = lambda: called.append(replica.accepts_proposals)
     held = []
-    honest, node.disk.append = node.disk.append, lambda data, then: held.append((data, then))
+    honest, node.disk.append = node.disk.append, lambda *what: held.append(what)
     assert replica.accepts_proposals
     node.step(lambda: replica.propose(b"1|x|", lambda *_: None))
     stage.pause(0.0)

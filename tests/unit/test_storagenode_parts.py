@@ -317,7 +317,7 @@ def test_peers_are_kept(tmp_path):
 
 
 class InstantLog:
-    def append(self, data, on_durable):
+    def append(self, data, on_durable, receipt):
         on_durable()
 
     def roll(self, segment): ...
@@ -337,8 +337,8 @@ def test_metrics_are_read_when_asked_for(tmp_path):
     clock = iter([0.0, 0.003, 1.0, 5.0])
     measured = MeasuredLog(InstantLog(), lambda: next(clock))
     calls = []
-    measured.append(b"12345", lambda: calls.append(1))
-    measured.append(b"678", lambda: calls.append(2))
+    measured.append(b"12345", lambda: calls.append(1), b"")
+    measured.append(b"678", lambda: calls.append(2), b"")
     assert calls == [1, 2]
     registry = CollectorRegistry()
     checkpoints = Checkpoints(engine, ApplyRound(engine, lambda e: None), list, lambda: 0.0)
