@@ -7,7 +7,8 @@ of the operations that respects real time and that the sequential model accepts.
 
 Operations of unknown outcome are what makes the search long. They are tried only where known ones lead no further;
 of equal ones (adding 1, deleting) only the oldest is, for it may stand wherever another one may; and one that
-replaces the state only with a known operation right behind it to which that matters: else it might as well not be.
+replaces the state only with a known operation right behind it to which that matters (or a creation of unknown
+outcome, and then such a one): else it might as well not be.
 """
 
 import math
@@ -123,10 +124,18 @@ def find_violation(
             if not pairs:
                 stack.append((taken | 1 << position, step[0]))
                 continue
-            for following in reversed(known):
-                second = model(step[0], operations[following])
-                if second is not None and second != model(state, operations[following]):
-                    stack.append((taken | 1 << position | 1 << following, second[0]))
+            reached = [(taken | 1 << position, step[0])]
+            for other in unknown.values():
+                # The only one whose effect hangs on the state: it may need the other to take the item away.
+                if operations[other].kind == "create" and other != position:
+                    after = model(step[0], operations[other])
+                    if after is not None and after != step:
+                        reached.append((taken | 1 << position | 1 << other, after[0]))
+            for bits, left in reached:
+                for following in reversed(known):
+                    second = model(left, operations[following])
+                    if second is not None and second != model(state, operations[following]):
+                        stack.append((bits | 1 << following, second[0]))
         for position in reversed(known):
             step = model(state, operations[position])
             if step is not None:

@@ -305,8 +305,10 @@ class DiskPath(type(Path())):  # type: ignore[misc]
         machine = self.machines.get(str(self.parent))
         if machine is not None and machine.is_full and set(mode) & set("wax+"):
             raise no_space()
-        if machine is not None and str(self) in machine.unreadable_files and "r" in mode:
-            raise read_error()
+        if machine is not None and str(self) in machine.unreadable_files:
+            if "w" not in mode:
+                raise read_error()
+            machine.unreadable_files.discard(str(self))  # other blocks
         return super().open(mode, *args, **kwargs)
 
 

@@ -43,7 +43,7 @@ class Fate:
             (0.4, self._jump),
             (0.3, self._stop),
             (0.4, self._split),
-            (0.3, self._fill_disk),
+            (0.5, self._fill_disk),
             (0.3, self._wipe),
             (0.8, self._damage),
         ):
@@ -59,13 +59,14 @@ class Fate:
         if not self.is_on or rng.random() >= self._sync_crashes:
             return
         life, machine = node.life, rng.random() < 0.6
-        if rng.random() < 0.4 and self._cluster.is_whole_but_for(node):
-            # Where a snapshot is being installed: the start that is to go on with it finds it damaged.
-            self._tell(node, node.machine.damage_snapshot(rng))
 
         def crash() -> None:
             if node.life == life and self.is_on:
+                may_damage = machine and self._cluster.is_whole_but_for(node)
                 node.end(machine=machine)
+                if may_damage and rng.random() < 0.5:
+                    # Where a snapshot was being installed, the start that is to go on with it finds it damaged.
+                    self._tell(node, node.machine.damage_snapshot(rng))
                 self._later(node)
 
         world.after(rng.choice((0.0005, 0.005, 0.05)) * rng.random(), crash)
@@ -141,9 +142,13 @@ class Fate:
             self._cluster.network.reset(a, b)
 
     def _kill(self) -> None:
-        process = self._node() if self._world.rng.random() < 0.6 else self._any()
+        rng = self._world.rng
+        process = self._node() if rng.random() < 0.6 else self._any()
         process.end(machine=False)
         self._later(process)
+        if isinstance(process, StorageProcess) and rng.random() < 0.3:
+            # What the machine outlived the process with is not durable by that.
+            self._world.after(1.5 * rng.random(), self._crash_one, process)
 
     def _crash(self) -> None:
         process = self._node()
@@ -171,13 +176,16 @@ class Fate:
     def _jump(self) -> None:
         """The wall clock is set: by a little as by NTP, or by a lot as by hand."""
         node, rng = self._node(), self._world.rng
-        jump = rng.choice((0.1, 3.0, 100.0)) * (2 * rng.random() - 1)
+        jump = rng.choice((0.1, 3.0, 100.0, 3000.0)) * (2 * rng.random() - 1)
+        if rng.random() < 0.5:  # ... while answers are waited for, and requests are sent again
+            router = self._any(self._cluster.routers)
+            self._cluster.network.block(node, router, 1.0 + 2 * rng.random())
+        self._world.after(0.5 * rng.random(), self._set_clock, node, jump)
+
+    def _set_clock(self, node: StorageProcess, jump: float) -> None:
         node.wall_offset_s += jump
         self._world.log("WALL CLOCK", node.name, f"{jump:+.3f}")
         self._world.stats["clock jumps"] += 1
-        if rng.random() < 0.5:  # ... while requests are sent again
-            for router in self._cluster.routers:
-                self._world.after(0.1 * rng.random(), self._cluster.network.reset, router, node)
 
     def _stop(self) -> None:
         process = self._node()

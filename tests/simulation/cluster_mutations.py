@@ -7,7 +7,7 @@ from unittest import mock
 
 import msgspec
 
-import storagenode.reading
+import datamodel.stored_items
 import storagenode.registration
 from raft.journal import GroupJournal
 from raft.node_log import NodeLog
@@ -94,10 +94,6 @@ def _keep_entries(self: Indexing) -> list[Any]:
 _MUTATIONS = Indexing.mutations
 
 
-def _believe(record: bytes, where: str) -> None:
-    """Whatever the disk returns is what was written."""
-
-
 def _as_the_clock_says(row: Any, *, started_ms: int = 0, **changes: Any) -> Any:
     return replace(row, **changes)
 
@@ -112,10 +108,10 @@ MUTATIONS: dict[str, tuple[Any, str, Any]] = {
     "unsynced tail believed": (NodeLog, "_read_segment", _read_unsynced(NodeLog._read_segment)),
     "full disk acknowledged": (LogFiles, "_synced", _acknowledge_on_full_disk),
     "damaged log taken for torn": (NodeLog, "_check_tail", staticmethod(lambda *_, **__: None)),
-    "damaged item served": (storagenode.reading, "check_record", _believe),
+    "items without a checksum": (datamodel.stored_items, "crc32", lambda *_: 0),
     "wiped disk taken for the old one": (Machine, "wipe", _wipe_but_for_identity),
     "difference found and left": (Scrubber, "repair", lambda self, *_: False),
     "entries stay in indexes": (Indexing, "mutations", _keep_entries),
     "newest disk by its clock": (storagenode.registration, "replace", _as_the_clock_says),
-    "commit known late after a start": (GroupJournal, "learn_commit", lambda self, *_: None),
+    "commit known late after a start": (GroupJournal, "learn_commit", lambda self, *_: True),
 }

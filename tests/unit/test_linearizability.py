@@ -126,3 +126,14 @@ def test_many_unknown_outcomes_are_decided_soon():
         history.append(op("read", None, 100 + 2 * n, 2 * n + 0.5, 2 * n + 1.9))
     assert find_violation(history, steps_max=20_000) is None
     assert find_violation([*history, op("read", None, 999, 90, 91)], steps_max=20_000)
+
+
+def test_a_creation_of_unknown_outcome_may_follow_a_deletion_of_unknown_outcome():
+    history = [
+        op("write", 1, None, 0, 1),
+        op("delete", None, None, 2),
+        op("create", 2, None, 3),
+        op("read", None, 2, 4, 5),
+    ]
+    assert find_violation(history) is None
+    assert find_violation([history[0], *history[2:]])
