@@ -1,4 +1,6 @@
-"""Each safety rule switched off alone must bring its violation back; else the simulator proves nothing.
+"""Rules whose absence chance alone shows soon: switched off, they must; else the simulator proves nothing.
+
+For all rules see `rules.py`.
 
 python -m tests.simulation.mutations [NAME ...] [--seeds N] [--control: same worlds, all rules on, no violation]
 python -m tests.simulation.mutations --search 1000     the bugs put in on purpose, found by chance alone in
@@ -14,7 +16,6 @@ from raft.elections import Elections
 from raft.group import Settings
 from raft.guard import Guard
 from raft.journal import GroupJournal
-from raft.node_log import NodeLog
 from raft.pysyncobj_group import Core
 from raft.replica import Replica
 from raft.voting import Voting
@@ -53,10 +54,6 @@ def _bare_with_commit(original: Callable[..., None]) -> Callable[..., None]:
     return append_to
 
 
-def _forget_commits(journal: GroupJournal, commit: int) -> None:
-    journal.commit = commit
-
-
 def _elected_alone(core: Core) -> None:
     core._guard.became_leader(core.term)
     Core.__base__._SyncObj__onBecomeLeader(core)
@@ -73,7 +70,6 @@ MUTATIONS: dict[str, Mutation] = {
     "a lone voter that does not wait for its disk": Mutation(
         ((Core, "_SyncObj__onBecomeLeader", _elected_alone),), CONFIGURATIONS["single"]
     ),
-    "acks of any term": Mutation(((Guard, "is_current", yes),), SLOW_FIVE, 400),
     "no trimming": Mutation(
         ((Guard, "without_known", lambda guard, entries, first, last: entries),),
         replace(TINY, network="unordered"),
@@ -95,9 +91,6 @@ MUTATIONS: dict[str, Mutation] = {
         ((Voting, "counts_vote", yes), NO_PRE_VOTE, (Voting, "leader_is_alive", no)),
         replace(SLOW_FIVE, duplicate=0.5),
     ),
-    "no stickiness": Mutation(
-        ((Voting, "leader_is_alive", no), NO_PRE_VOTE), replace(Options(), reads=60.0)
-    ),
     "reset again and again": Mutation(
         (
             (Guard, "accepts_reset", yes),
@@ -105,7 +98,9 @@ MUTATIONS: dict[str, Mutation] = {
         ),
         replace(TINY, isolations=0.8, proposals=40.0),
     ),
-    "no stale-term answer": Mutation(((Voting, "_tell_term", nothing),), COMPACT, 300),
+    "no stale-term answer": Mutation(
+        ((Voting, "_tell_term", nothing),), replace(COMPACT, has_pre_votes=False, isolations=0.8)
+    ),
     "reads before an own entry": Mutation(
         ((Guard, "is_readable", property(lambda guard: guard.core.is_leader)),),
         replace(Options(), reads=80.0, crashes=0.6),
@@ -113,48 +108,11 @@ MUTATIONS: dict[str, Mutation] = {
     "lease survives a transfer": Mutation(
         ((Guard, "is_lease_off", no),), replace(Options(), transfers=2.0, reads=80.0), 300
     ),
-    "no quiet time": Mutation(
-        ((Voting, "is_quiet", no),), replace(Options(), crashes=2.0, reads=80.0), 300
-    ),
     "no margin": Mutation(
         (),
         replace(Options().with_settings(clock_drift_margin=-1.0), drift=0.1, reads=80.0),
     ),
-    "campaign before applying": Mutation(
-        ((Voting, "has_applied_all", yes),),
-        replace(CONFIGURATIONS["members"], changes=4.0, isolations=0.6, crashes=0.6),
-        300,
-    ),
-    "two changes at once": Mutation(
-        ((Replica, "may_change_configuration", yes),),
-        replace(CONFIGURATIONS["members"], changes=6.0, isolations=0.6),
-        300,
-    ),
-    "commit index never stored": Mutation(
-        (
-            (GroupJournal, "setRaftCommitIndex", _forget_commits),
-            (NodeLog, "note_commit", nothing),
-        ),
-        replace(CONFIGURATIONS["members"], changes=4.0, crashes=1.0),
-        300,
-    ),
 }
-
-
-# Those that a few seeds show: they are part of `make test`.
-QUICK = [
-    "no trimming",
-    "no clamping",
-    "commit by unverified messages",
-    "send before sync",
-    "tick before sync",
-    "votes counted, not voters",
-    "reset again and again",
-    "reads before an own entry",
-    "lease survives a transfer",
-    "no margin",
-    "a lone voter that does not wait for its disk",
-]
 
 
 def _vote_in_memory(journal: ObservedJournal, term: int, voted_for: int | None) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation import directed_faults
-from tests.simulation.mutations import BUGS, QUICK
+from tests.simulation.mutations import BUGS, MUTATIONS
 from tests.simulation.patching import mutated
 from tests.simulation.rules import BEGIN, DOCUMENT, END, RULES, table
 
@@ -30,7 +30,7 @@ def test_a_rule_is_in_place_and_is_missed(rule):
 @pytest.mark.parametrize("rule", [r for r in ALL if r.scenario is None], ids=lambda r: r.said)
 def test_what_shows_a_rule_elsewhere_exists(rule):
     if rule.by_chance:
-        assert rule.by_chance in BUGS or rule.by_chance in QUICK
+        assert rule.by_chance in BUGS or rule.by_chance in MUTATIONS
         return
     path, _, name = rule.test.partition("::")
     assert f"def {name}(" in (ROOT / path).read_text()

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.simulation import replays
-from tests.simulation.mutations import BUGS, MUTATIONS, QUICK, Mutation, search
+from tests.simulation.mutations import BUGS, MUTATIONS, Mutation, search
 from tests.simulation.run import CONFIGURATIONS, report
 from tests.simulation.workloads import simulate
 
@@ -32,7 +32,7 @@ def test_a_seed_replays_exactly():
     assert first.stats == second.stats
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", MUTATIONS)
 def test_a_missing_rule_is_missed(name):
     assert search(MUTATIONS[name], range(60)) is not None
 
