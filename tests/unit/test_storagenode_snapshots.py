@@ -243,27 +243,34 @@ class Crash(Exception):
 
 
 class CrashingEngine(MemoryEngine):
-    """Ends after some writes."""
+    """Ends after some steps."""
 
     def __init__(self):
         super().__init__()
-        self.writes_left = 1 << 30
+        self.steps_left = FOREVER
 
     def write(self, mutations, *, sync=False):
-        if self.writes_left == 0:
-            raise Crash
-        self.writes_left -= 1
+        self._step()
         super().write(mutations, sync=sync)
 
     def make_durable(self):
-        if self.writes_left == 0:
-            raise Crash
+        self._step()
         super().make_durable()
 
+    def _step(self):
+        if self.steps_left == 0:
+            raise Crash
+        self.steps_left -= 1
 
-@pytest.mark.parametrize("writes", range(10))
+
+FOREVER = 1 << 30
+INSTALL_STEPS = 14
+"""Of the engine, from the note that an installation begins to the end of that note."""
+
+
+@pytest.mark.parametrize("steps", range(INSTALL_STEPS))
 def test_a_crash_while_installing_leaves_the_old_state_or_leads_to_the_new_one(
-    tmp_path, small_chunks, writes
+    tmp_path, small_chunks, steps
 ):
     source = filled()
     directory = tmp_path / "snapshots"
@@ -273,14 +280,14 @@ def test_a_crash_while_installing_leaves_the_old_state_or_leads_to_the_new_one(
     old = items(engine)
     checkpoint = target.replica.capture()
     capture = stored(asyncio.run(chunks_of(source)), directory / "7.snapshot")
-    engine.writes_left = writes
+    engine.steps_left = steps
     with pytest.raises(Crash):
         asyncio.run(
             snapshots.install(
                 target.replica, engine, directory / "7.snapshot", capture, lambda f: f()
             )
         )
-    engine.writes_left = 1 << 30
+    engine.steps_left = FOREVER
 
     host = FakeHost(
         [
@@ -299,7 +306,7 @@ def test_a_crash_while_installing_leaves_the_old_state_or_leads_to_the_new_one(
     replica = node.replicas[target.replica.group_id]
     assert not replica.standing.is_installing
     assert replica.standing.fault is None
-    if writes == 0:  # nothing was noted: raft will want a snapshot again, and this file will do
+    if steps == 0:  # nothing was noted: raft will want a snapshot again, and this file will do
         assert items(engine) == old
         assert replica.applied_index == checkpoint.index
         assert [file.name for file in directory.iterdir()] == ["7.snapshot"]
@@ -311,6 +318,15 @@ def test_a_crash_while_installing_leaves_the_old_state_or_leads_to_the_new_one(
         host.make_durable()
     assert engine.get(group_key(INSTALLING, 7)) is None
     assert not list(directory.iterdir())
+
+
+def test_those_are_all_the_steps_of_an_installation(tmp_path, small_chunks):
+    engine = CrashingEngine()
+    target = filled("xyv", engine=engine)
+    capture = stored(asyncio.run(chunks_of(filled())), tmp_path / "s")
+    engine.steps_left = FOREVER
+    asyncio.run(snapshots.install(target.replica, engine, tmp_path / "s", capture, lambda f: f()))
+    assert FOREVER - engine.steps_left == INSTALL_STEPS
 
 
 def test_the_stream_is_what_the_schema_says():
