@@ -425,7 +425,9 @@ class Machine:
         keys = [
             key
             for key in sorted(durable)
-            if key.startswith(DATA) and (engine is None or engine._values.get(key) == durable[key])
+            if key.startswith(DATA)
+            and durable[key] != self._flipped.get(key)  # twice could make it whole again
+            and (engine is None or engine._values.get(key) == durable[key])
         ]
         if not keys:
             return ""
@@ -487,6 +489,8 @@ class Machine:
             return ""
         number, start, end = rng.choice(batches)
         file, at = self.log[number], rng.randrange(start, end)
+        if any(known is file and place == at for known, place, _ in self._flipped_log):
+            return ""
         file.data[at] ^= 1 << rng.randrange(8)
         self._flipped_log.append((file, at, file.data[at]))
         self.was_damaged = True
