@@ -80,7 +80,7 @@ class FrameReader:
                 raise BadFrame("frame checksum does not match")
             try:
                 frames.append(_decode(payload))
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 raise BadFrame(f"frame payload: {error}") from error
             position = stop
         if position < end:

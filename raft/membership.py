@@ -39,7 +39,7 @@ def decode_configuration(data: bytes) -> Configuration:
     """
     try:
         rows = _decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadConfiguration(str(error)) from error
     return Configuration(
         tuple(Member(ReplicaId(replica), NodeId(node), learner) for replica, node, learner in rows)

@@ -501,7 +501,7 @@ class _Replay:
             position += length
             try:
                 self._record(kind, group, body, segment)
-            except (msgspec.MsgspecError, struct.error) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, struct.error) as error:
                 raise Corruption(f"record of kind {kind}, group {group}: {error}") from error
 
     def _record(self, kind: int, group: int, body: bytes, segment: int) -> None:

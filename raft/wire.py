@@ -174,7 +174,7 @@ def decode_batch(payload: bytes) -> list[Message]:
     """
     try:
         batch = _decode(payload)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadBatch(str(error)) from error
     if batch.version != WIRE_VERSION:
         raise BadBatch(f"wire version {batch.version}, expected {WIRE_VERSION}")

@@ -121,7 +121,7 @@ class DataDirectory:
         """Peers of an earlier life; none if the file is missing or damaged (they introduce themselves anew)."""
         try:
             return msgspec.json.decode((self.path / "peers.json").read_bytes(), type=list[Peer])
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return []
 
     def store_peers(self, peers: Iterable[Peer]) -> None:

@@ -215,7 +215,7 @@ class LevelEngine:
         self._write_batch = self._db.write_batch
         self._checksums = TableChecksums(directory, CHECK_BYTES)
         try:
-            self._check_sizes()
+            self._check_sizes(self._tables())
         except EngineFailure:
             self._db.close()
             raise
@@ -255,15 +255,16 @@ class LevelEngine:
 
     def check_files(self) -> None:
         """Compare the tables in use with the directory, and read some of them again."""
-        self._check_sizes()
-        self._checksums.look(number for number, _ in self._tables())
+        tables = self._tables()
+        self._check_sizes(tables)
+        self._checksums.look(number for number, _ in tables)
 
-    def _check_sizes(self) -> None:
-        missing = self._wrong_tables()
-        if (
-            missing
-        ):  # or deleted by a compaction between the two looks: then they are not in use any more
-            missing &= self._wrong_tables()
+    def _check_sizes(self, tables: set[tuple[int, int]]) -> None:
+        missing = {table for table in tables if _size_of(self._directory, table[0]) != table[1]}
+        if missing:
+            missing &= (
+                self._tables()
+            )  # a compaction that has just deleted one does not use it any more
         if missing:
             number, size = min(missing)
             raise EngineDamage(
@@ -274,11 +275,6 @@ class LevelEngine:
         """Number and size of each table in use."""
         text = self._db.get_property(b"leveldb.sstables")
         return {(int(number), int(size)) for number, size in _TABLE.findall(text)}
-
-    def _wrong_tables(self) -> set[tuple[int, int]]:
-        return {
-            table for table in self._tables() if _size_of(self._directory, table[0]) != table[1]
-        }
 
     def snapshot(self) -> LevelSnapshot:
         """A LevelDB snapshot."""

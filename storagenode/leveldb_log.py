@@ -41,7 +41,7 @@ def masked_crc32c(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _records(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+def _records(data: bytes, *, is_verified: bool = True) -> Iterator[tuple[int, int, bytes]]:
     """Whole records from the beginning on, up to the first that is not: (end, type, data)."""
     position = 0
     while position < len(data):
@@ -59,7 +59,7 @@ def _records(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         if kind not in _TYPES or end > len(data) or length > left - _HEADER.size:
             return
         # The checksum covers the type, which is the header's last byte, and the data.
-        if masked_crc32c(data[start - 1 : end]) != checksum:
+        if is_verified and masked_crc32c(data[start - 1 : end]) != checksum:
             return
         yield end, kind, data[start:end]
         position = end
@@ -133,11 +133,15 @@ def first_log(directory: Path) -> int:
         raise OldManifest(str(error)) from error
     edit = b""
     whole = number = 0
-    for end, kind, fragment in _records(data):
+    # (LevelDB verifies the checksums itself, and refuses.)
+    for end, kind, fragment in _records(data, is_verified=False):
         whole = end
         edit = fragment if kind in (_FULL, _FIRST) else edit + fragment
         if kind in (_FULL, _LAST):
-            number = _log_number(edit, number)
+            try:
+                number = _log_number(edit, number)
+            except IndexError as error:
+                raise OldManifest(f"{name} is damaged before {whole}") from error
     if whole // BLOCK_BYTES < (len(data) - 1) // BLOCK_BYTES:
         raise OldManifest(f"{name} is damaged at {whole}")
     if number and not (directory / f"{number:06d}.log").exists():
@@ -148,7 +152,7 @@ def first_log(directory: Path) -> int:
 
 
 def _log_number(edit: bytes, before: int) -> int:
-    """The log that recovery begins with, by an edit whose checksum is good."""
+    """The log that recovery begins with, by one more edit. Raises IndexError if that is none."""
     position = 0
 
     def number() -> int:

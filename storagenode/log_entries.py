@@ -158,7 +158,7 @@ def decode_feed_record(data: bytes) -> FeedRecord:
 def _decode(decoder: Callable[[bytes], Decoded], data: bytes, what: str) -> Decoded:
     try:
         return decoder(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UnknownFormat(f"{what}: {error}") from error
 
 

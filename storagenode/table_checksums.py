@@ -35,11 +35,12 @@ class TableChecksums:
             EngineDamage: A table is not what it was, or cannot be read.
         """
         in_use = sorted(numbers)
-        self._known = {n: crc for n, crc in self._known.items() if n in in_use}
+        present = set(in_use)
+        self._known = {n: crc for n, crc in self._known.items() if n in present}
         left = self._bytes_per_look
         begun: set[int] = set()
         while left > 0 and in_use:
-            if self._number not in in_use or not self._offset:
+            if self._number not in present or not self._offset:
                 self._number = next((n for n in in_use if n > self._number), in_use[0])
                 self._offset = self._crc = 0
                 if self._number in begun:

@@ -1,5 +1,6 @@
 """Whatever is damaged in a node's log and its small files: it is noticed, at the next start and before it."""
 
+import asyncio
 import errno
 import json
 import random
@@ -10,9 +11,12 @@ import pytest
 from raft.files import FileLogStorage
 from raft.group import LogIndex, ReplicaId, Term
 from raft.node_log import BATCH_MAGIC, Corruption
+from storagenode import snapshot_sending, snapshots
 from storagenode.data_directory import DamagedDirectory, DataDirectory, ForeignDirectory, Peer
+from storagenode.memory_engine import MemoryEngine
 from tests.damage import harm
 from tests.damage.node_log import CONFIGURATION, SEGMENT_BYTES, Log, OpenLog
+from tests.unit.test_storagenode_snapshots import chunks_of, filled, stored
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +192,41 @@ def test_a_lost_identity_is_not_replaced_by_a_fresh_one(tmp_path: Path, left: st
 def test_damaged_peers_are_forgotten(tmp_path: Path):
     directory = DataDirectory(tmp_path)
     directory.store_peers([Peer("n2.x", "n2", "az2", "h:2", "h:3")])
-    (tmp_path / "peers.json").write_bytes(b"\xff\xfe")
-    assert directory.load_peers() == []
+    good = (tmp_path / "peers.json").read_bytes()
+    for damaged in (b"\xff\xfe", good.replace(b"n2.x", b"n\xffx"), good[:-1], b""):
+        (tmp_path / "peers.json").write_bytes(damaged)
+        assert directory.load_peers() == []
     directory.close()
+
+
+# --- snapshots, in transit and in files
+
+
+def test_every_flipped_bit_of_a_received_snapshot_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(snapshot_sending, "CHUNK_BYTES", 200)
+    source = filled("bcd")
+    file = tmp_path / "7.snapshot"
+    capture = stored(asyncio.run(chunks_of(source)), file)
+    good = file.read_bytes()
+    chance = random.Random(8)
+    for damage in [
+        *(harm.flip(offset, chance.randrange(8)) for offset in range(len(good))),
+        *(harm.truncate(size) for size in range(0, len(good), 7)),
+        *harm.gross(good, chance),
+    ]:
+        damage.do(file)
+        try:
+            found = snapshots.check_file(file, 7)
+        except snapshots.BadSnapshot:
+            pass
+        else:  # the same can be written in another way
+            engine = MemoryEngine()
+            installation = snapshots.note(engine, 7, file, [found.state])
+            for _ in snapshots.steps(engine, 7, installation, file, found):
+                pass
+            assert found == capture, damage.text
+            kept = dict(source.engine.iterate(b"d", b"g"))
+            assert dict(engine.iterate(b"d", b"g")) == kept, damage.text
+        file.write_bytes(good)
