@@ -294,23 +294,21 @@ def _open(directory: Path) -> Any:
     context = f"cannot open the engine in {directory}: "
     try:
         first_log = leveldb_log.first_log(directory)
+        try:
+            return _open_as_it_is(directory)
+        except plyvel.CorruptionError as error:
+            # LevelDB's own log is not synced, so after a crash of the machine its tail may be anything; so may a
+            # record of the manifest that was being written. What they held since the last `make_durable` is applied
+            # again from the node's log: without the damaged part the store is as it once was.
+            cut = leveldb_log.cut_manifest(directory) + leveldb_log.cut_damage(directory, first_log)
+            if not cut:
+                raise
+            extra = {"files": cut, "reason": str(error)}
+            log.warning("the engine's own log was damaged and is cut there", extra=extra)
+        leveldb_log.first_log(directory)
+        return _open_as_it_is(directory)
     except leveldb_log.OldManifest as error:
         raise EngineDamage(f"{context}{error}") from error
-    try:
-        return _open_as_it_is(directory)
-    except plyvel.CorruptionError as error:
-        # LevelDB's own log is not synced, so after a crash of the machine its tail may be anything. What it held
-        # since the last `make_durable` is applied again from the node's log: without the damaged part the store is
-        # as it once was.
-        cut = leveldb_log.cut_damage(directory, first_log)
-        if not cut:
-            raise _failure(error, context) from error
-        extra = {"files": cut, "reason": str(error)}
-        log.warning("the engine's own log was damaged and is cut there", extra=extra)
-    except plyvel.Error as error:
-        raise _failure(error, context) from error
-    try:
-        return _open_as_it_is(directory)
     except plyvel.Error as error:
         raise _failure(error, context) from error
 

@@ -112,6 +112,25 @@ class OldManifest(Exception):
     """The manifest in use is not as it was last written."""
 
 
+def cut_manifest(directory: Path) -> list[str]:
+    """Cut the manifest in use at the first damage; returns its name if it lost something.
+
+    It is synced record by record, but a crash of the machine can tear the one that was being written. An older
+    version that still has everything is as good as a newer one; `first_log` and LevelDB refuse any other.
+    """
+    try:
+        path = directory / (directory / "CURRENT").read_text("ascii").rstrip("\n")
+        data = path.read_bytes()
+    except (OSError, ValueError):
+        return []
+    whole = whole_bytes(data)
+    if not 0 < whole < len(data):
+        return []
+    with path.open("r+b") as file:
+        file.truncate(whole)
+    return [path.name]
+
+
 def first_log(directory: Path) -> int:
     """Number of the log that recovery begins with, by the manifest in use; 0 for a database without one.
 

@@ -50,7 +50,6 @@ class Log:
             opened.log.create(group, ReplicaId(1), CONFIGURATION, LogIndex(10), Term(1), b"state")
             for group in (0, 7, 300)
         ]
-        self.images: list[Image] = []  # the last two: with and without the last batch
         for number in range(90):
             journal = chance.choice(journals)
             if chance.random() < 0.2:
@@ -64,7 +63,7 @@ class Log:
                 checkpoint = Checkpoint(LogIndex(at[1]), Term(at[2]), CONFIGURATION, b"later")
                 journal.set_checkpoint(checkpoint, at[1])
             opened.sync()
-            self.images = [*self.images[-1:], opened.image()]
+        self.image = opened.image()
         opened.files.close()
         self.segments = sorted(directory.iterdir())
         assert len(self.segments) >= 3
@@ -75,10 +74,7 @@ class Log:
         return target
 
     def judge(self, harm: Harm, name: str, target: Path) -> str:
-        """Damage segment `name` of a copy at `target` and recover from it: everything, or an error.
-
-        The very last batch may be gone: it looks like a write that was interrupted.
-        """
+        """Damage segment `name` of a copy at `target` and recover from it: everything, or an error."""
         harm.do(self.copy(target) / name)
         opened = OpenLog(target)
         try:
@@ -88,8 +84,6 @@ class Log:
         finally:
             opened.files.close()
         image = opened.image()
-        if image == self.images[-1]:
+        if image == self.image:
             return "right"
-        if name == self.segments[-1].name and image == self.images[-2]:
-            return "right, but for the last batch"
         raise Wrong(f"{name}, {harm.text}: recovered something else")

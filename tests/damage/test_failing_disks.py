@@ -145,7 +145,8 @@ files.roll(1)
 for number in range(5):
     if number == 3:
         Path(sys.argv[2]).touch()  # from now on, and never again afterwards
-    files.append(b"x" * 1000, lambda number=number: print("durable", number, flush=True))
+    done = lambda number=number: print("durable", number, flush=True)
+    files.append(b"x" * 1000, done, b"receipt")
     calls.get(timeout=20)()
 """
 
