@@ -5,8 +5,9 @@ the group's log is kept from there on, so that who installs it can go on from th
 off, it stays held for a while: who comes back for it gets the rest, out of the very same state. Nothing else is
 ever continued; if it is no longer held, another snapshot begins.
 
-Bounds: `HELD_MAX` snapshots at once (idle ones make room, the longest idle first; beyond that, `Busy`), each held
-for a time that follows from how long its transfer took. All streams of a node share one rate.
+Bounds: `HELD_MAX` snapshots at once (idle ones, and those whose receivers take nothing, make room, the longest
+idle first; beyond that, `Busy`), each held for a time that follows from how long its transfer took. All streams of
+a node share one rate.
 """
 
 import asyncio
@@ -34,6 +35,8 @@ HELD_MAX = 8
 HELD_S = 60.0
 """A snapshot is held at least so long behind its last stream."""
 HELD_S_MAX = 1800.0
+SILENT_S = 60.0
+"""A receiver that takes nothing for so long makes room when somebody else wants it."""
 RATE_BYTES = 32 << 20
 """Bytes per second that a node sends, and that it takes in, unless told otherwise."""
 RATE_BYTES_MIN = 64 << 10
@@ -54,10 +57,10 @@ class HeldSnapshot:
     """A snapshot and who reads it. Made by `SnapshotSender`."""
 
     __slots__ = (
+        "active_at",
         "capture",
         "faults",
         "id",
-        "idle_since",
         "readers",
         "replica",
         "snapshot",
@@ -71,7 +74,7 @@ class HeldSnapshot:
         self.capture: Capture = replica.capture()
         self.snapshot = snapshot
         self.faults = replica.standing.faults
-        self.taken_at = self.idle_since = now
+        self.taken_at = self.active_at = now  # the latter: when something was last sent of it
         self.readers = 0
         self.timer: Timer | None = None
 
@@ -152,6 +155,7 @@ class SnapshotSender:
         the stream's pace.
 
         Raises:
+            Busy: The receiver was silent for so long that others got its place.
             Corruption, EngineFailure, Unsound: What was sent so far must not be used (it lacks its last chunk).
         """
         after, crc = b"", 0
@@ -168,7 +172,10 @@ class SnapshotSender:
             if not held.is_sound:
                 raise Unsound("found damaged while it was sent")
             self.bytes_sent += size
+            held.active_at = self._environment.now()
             yield chunk
+            if held.id not in self._held:
+                raise Busy("its receiver was silent, and others wait")
         self.sent += 1
         log.info("snapshot sent", extra=extra)
 
@@ -179,10 +186,11 @@ class SnapshotSender:
 
     def _capture(self, replica: Replica) -> HeldSnapshot:
         if len(self._held) >= HELD_MAX:
-            idle = [held for held in self._held.values() if not held.readers]
+            silent = self._environment.now() - SILENT_S
+            idle = [h for h in self._held.values() if not h.readers or h.active_at < silent]
             if not idle:
                 raise Busy(f"{HELD_MAX} snapshots are being sent")
-            self._release(min(idle, key=lambda held: held.idle_since))
+            self._release(min(idle, key=lambda held: held.active_at))
         number = self._environment.random.randbytes(_ID_BYTES)
         held = HeldSnapshot(number, replica, self._engine.snapshot(), self._environment.now())
         self._held[number] = held
@@ -190,7 +198,7 @@ class SnapshotSender:
         return held
 
     def _hold_for_a_while(self, held: HeldSnapshot) -> None:
-        now = held.idle_since = self._environment.now()
+        now = held.active_at = self._environment.now()
         held.timer = self._environment.call_later(held.lease_s(now), lambda: self._release(held))
 
     def _release(self, held: HeldSnapshot) -> None:

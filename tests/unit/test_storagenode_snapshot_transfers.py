@@ -9,7 +9,7 @@ import pytest
 from proto import control_pb2
 from storagenode import snapshot_receiving, snapshot_sending, snapshots
 from storagenode.engine import DATA
-from storagenode.snapshot_sending import HELD_MAX, HELD_S, Busy, SnapshotSender
+from storagenode.snapshot_sending import HELD_MAX, HELD_S, SILENT_S, Busy, SnapshotSender
 from storagenode.snapshots import BadSnapshot
 from tests.unit.storagenode_harness import World, put
 from tests.unit.storagenode_transfers import Transfers, stream
@@ -362,6 +362,32 @@ def test_so_many_snapshots_are_held_and_the_longest_idle_makes_room():
         sender.close()
         assert sender.held == 0
         assert world.group.held_log is None
+
+    asyncio.run(run())
+
+
+def test_a_receiver_that_takes_nothing_makes_room():
+    world = filled()
+    sender = SnapshotSender(world.engine, world.environment, 0)
+    request = control_pb2.FetchSnapshotRequest(group=7)
+
+    async def run():
+        streams = [stream(sender, world.replica, request) for _ in range(HELD_MAX)]
+        for each in streams:
+            await anext(each)
+        world.environment.advance(SILENT_S + 1)
+        for each in streams[1:]:
+            await anext(each)
+        more = stream(sender, world.replica, request)
+        await anext(more)
+        assert sender.held == HELD_MAX
+        with pytest.raises(Busy):  # it comes back to life: it may begin anew
+            await anext(streams[0])
+        with pytest.raises(Busy):
+            await anext(stream(sender, world.replica, request))
+        for each in (*streams, more):
+            await each.aclose()
+        assert sender.held == HELD_MAX
 
     asyncio.run(run())
 
