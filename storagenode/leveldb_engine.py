@@ -53,21 +53,50 @@ def _failure(error: Exception, context: str = "") -> EngineFailure:
     return (EngineDamage if is_damage else EngineFailure)(f"{context}{text}")
 
 
-class LevelCursor:
-    """Iterates over a range; holds a LevelDB snapshot until closed.
+class _Cursor:
+    """An iteration; holds a LevelDB snapshot until closed.
 
     The end of the range is found here, not by plyvel: so plyvel runs out of entries only behind the store's last
     one, or because it could not read what follows, which it does not tell. Then that is looked at.
     """
 
-    __slots__ = ("_at", "_end", "_iterator", "_next", "_source")
+    __slots__ = ("_at", "_iterator", "_next", "_source")
+
+    def __init__(self, source: Any, at: bytes, **options: Any) -> None:
+        self._source = source
+        self._at = at
+        self._iterator = source.iterator(verify_checksums=True, **options)
+        self._next = self._iterator.__next__
+
+    def _check_nothing_follows(self, *, is_reverse: bool) -> None:
+        """From the last key on: every step of this kind of iterator tells what went wrong."""
+        try:
+            iterator = self._source.raw_iterator(verify_checksums=True, fill_cache=False)
+            try:
+                iterator.seek(self._at)
+                if is_reverse and not iterator.valid():
+                    iterator.seek_to_last()
+                step = iterator.prev if is_reverse else iterator.next
+                while iterator.valid():
+                    step()
+            finally:
+                iterator.close()
+        except plyvel.Error as error:
+            raise _failure(error) from error
+
+    def close(self) -> None:
+        """Release LevelDB's iterator."""
+        self._iterator.close()
+
+
+class LevelCursor(_Cursor):
+    """Iterates over a range."""
+
+    __slots__ = ("_end",)
 
     def __init__(self, source: Any, start: bytes, end: bytes, **options: Any) -> None:
-        self._source = source
-        self._at = start
+        super().__init__(source, start, start=start, **options)
         self._end = end
-        self._iterator = source.iterator(start=start, verify_checksums=True, **options)
-        self._next = self._iterator.__next__
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         return self
@@ -78,26 +107,13 @@ class LevelCursor:
         except plyvel.Error as error:
             raise _failure(error) from error
         except StopIteration:
-            self._check_nothing_follows()
+            self._check_nothing_follows(is_reverse=False)
             raise
         key = pair[0]
         if key >= self._end:
             raise StopIteration
         self._at = key
         return pair
-
-    def _check_nothing_follows(self) -> None:
-        """From the last key on: every step of this kind of iterator tells what went wrong."""
-        try:
-            iterator = self._source.raw_iterator(verify_checksums=True, fill_cache=False)
-            try:
-                iterator.seek(self._at)
-                while iterator.valid():
-                    iterator.next()
-            finally:
-                iterator.close()
-        except plyvel.Error as error:
-            raise _failure(error) from error
 
     def skip_to(self, key: bytes) -> None:
         """Seek."""
@@ -107,25 +123,18 @@ class LevelCursor:
         except plyvel.Error as error:
             raise _failure(error) from error
 
-    def close(self) -> None:
-        """Release LevelDB's iterator."""
-        self._iterator.close()
 
-
-class LevelReverseCursor:
-    """Iterates downwards. As for `LevelCursor`, the end of the range is found here.
+class LevelReverseCursor(_Cursor):
+    """Iterates downwards.
 
     (plyvel 1.5.1 given `start` and `reverse` also yields nothing when the range's only key is `start`.)
     """
 
-    __slots__ = ("_at", "_iterator", "_next", "_source", "_start")
+    __slots__ = ("_start",)
 
     def __init__(self, source: Any, start: bytes, end: bytes, **options: Any) -> None:
-        self._source = source
-        self._at = end
+        super().__init__(source, end, stop=end, reverse=True, **options)
         self._start = start
-        self._iterator = source.iterator(stop=end, reverse=True, verify_checksums=True, **options)
-        self._next = self._iterator.__next__
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         return self
@@ -136,7 +145,7 @@ class LevelReverseCursor:
         except plyvel.Error as error:
             raise _failure(error) from error
         except StopIteration:
-            self._check_nothing_follows()
+            self._check_nothing_follows(is_reverse=True)
             raise
         key = pair[0]
         if key < self._start:
@@ -144,27 +153,9 @@ class LevelReverseCursor:
         self._at = key
         return pair
 
-    def _check_nothing_follows(self) -> None:
-        try:
-            iterator = self._source.raw_iterator(verify_checksums=True, fill_cache=False)
-            try:
-                iterator.seek(self._at)
-                if not iterator.valid():
-                    iterator.seek_to_last()
-                while iterator.valid():
-                    iterator.prev()
-            finally:
-                iterator.close()
-        except plyvel.Error as error:
-            raise _failure(error) from error
-
     def skip_to(self, key: bytes) -> None:
         """Not for cursors that go backwards."""
         raise NotImplementedError
-
-    def close(self) -> None:
-        """Release LevelDB's iterator."""
-        self._iterator.close()
 
 
 AnyCursor = LevelCursor | LevelReverseCursor
