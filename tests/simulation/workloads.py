@@ -161,13 +161,11 @@ class Driver:
         """Add a learner, promote one that has caught up, or remove somebody."""
         world, rng = self._world, self._world.rng
         group = self._group()
-        node = self._leader(group)
+        # Wiping what a node held for an earlier replica is right only by the true, settled configuration.
+        node = self.settled(group)
         if node is None:
             return
         replica = node.replica(group)
-        # Wiping what a node held for an earlier replica is right only by the true, settled configuration.
-        if self.settled(group) is None:
-            return
         current = replica.status().configuration
         members = list(current.members)
         learners, voters = learners_of(current), voters_of(current)
