@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from raft.log_check import check_segment
-from raft.node_log import Corruption
+from raft.node_log import RECEIPT, RECEIPT_MAGIC, Corruption
 from storagenode.data_directory import Identity, Peer
 from storagenode.engine import DATA, EngineDamage, EngineFailure, Mutation, data_range
 from storagenode.memory_engine import MemoryCursor, MemoryEngine, MemoryView
@@ -478,17 +478,21 @@ class Machine:
         return f"block of {len(block)} keys from {block[0].hex()}"
 
     def flip_log(self, rng: random.Random) -> str:
-        """A bit of the log, anywhere but in its last batch, which looks like a torn write then."""
+        """A bit of the log. (Of the last batch only if its receipt is there, and durable as after some rest.)"""
         batches = [
             (number, start, end)
             for number, file in sorted(self.log.items())
             for start, end in file.batches
             if end <= len(file.data)
-        ][:-1]
+        ]
         if not batches:
             return ""
-        number, start, end = rng.choice(batches)
+        number, start, end = rng.choice((rng.choice(batches), batches[-1]))
         file, at = self.log[number], rng.randrange(start, end)
+        if (number, start, end) == batches[-1]:
+            if not file.data[end : end + RECEIPT.size].startswith(RECEIPT_MAGIC):
+                return ""
+            file.synced = len(file.data)
         if any(known is file and place == at for known, place, _ in self._flipped_log):
             return ""
         file.data[at] ^= 1 << rng.randrange(8)

@@ -10,7 +10,7 @@
 
 How much may be lost at once: what the system promises needs a majority of each partition's copies. So a disk is
 wiped or damaged only while all others are whole: running, undamaged, every copy on them sound and in service, and
-no group with a voter on a lost disk. Damage spares the log's last batch: it cannot be told there from a torn write.
+no group with a voter on a lost disk. The log's last batch is damaged only once its receipt is durable.
 """
 
 from collections.abc import Callable

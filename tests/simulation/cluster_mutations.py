@@ -19,9 +19,11 @@ from storagenode.writing import Writes
 from tests.simulation.cluster_disk import LogFiles, Machine
 
 
-def _acknowledge_before_sync(self: LogFiles, data: bytes, on_durable: Callable[[], None]) -> None:
+def _acknowledge_before_sync(
+    self: LogFiles, data: bytes, on_durable: Callable[[], None], receipt: bytes
+) -> None:
     """Written, and called durable at once: what a disk that lies does."""
-    self._files[self._open].data += data
+    self._files[self._open].data += data + receipt
     self._process.post(on_durable)
 
 
@@ -63,13 +65,15 @@ def _read_unsynced(read: Any) -> Any:
     return read_segment
 
 
-def _acknowledge_on_full_disk(self: LogFiles, life: int, on_durable: Callable[[], None]) -> None:
+def _acknowledge_on_full_disk(
+    self: LogFiles, life: int, on_durable: Callable[[], None], receipt: bytes
+) -> None:
     """The error of a write that found no space is not looked at."""
     if self._process.life == life and self._machine.is_full:
         self.in_flight = None
         self._process.post(on_durable)
     else:
-        _SYNCED(self, life, on_durable)
+        _SYNCED(self, life, on_durable, receipt)
 
 
 _SYNCED = LogFiles._synced
