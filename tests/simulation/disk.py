@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from raft.node_log import BATCH_MAGIC, RECEIPT, RECEIPT_MAGIC, SEGMENT_HEADER
+from raft.node_log import RECEIPT, RECEIPT_MAGIC, SEGMENT_HEADER
 
 if TYPE_CHECKING:
     from tests.simulation.node import SimNode
@@ -40,6 +40,7 @@ class SimDisk:
         self._in_flight: bytes | None = None
         self.is_broken = False  # full, or it answers with errors
         self._receipt = 0  # bytes at the end that were written since the last sync
+        self._last_batch = (0, 0)  # where the last durable one begins; a torn one may follow
         self.removals: list[int] = []
 
     def append(self, data: bytes, on_durable: Callable[[], None], receipt: bytes) -> None:
@@ -65,6 +66,7 @@ class SimDisk:
             node.crash()
             self._world.after(0.05 + 2 * self._world.rng.random(), node.restart)
             return
+        self._last_batch = (self._open, len(self.files[self._open]))
         self.files[self._open] += self._in_flight + receipt
         self._in_flight = None
         self._receipt = len(receipt)
@@ -98,11 +100,8 @@ class SimDisk:
     def rot(self) -> bool:
         """Flip a bit in what is durable, but not in the last batch; False if there is nothing else."""
         rng = self._world.rng
-        number = max((n for n, data in self.files.items() if BATCH_MAGIC in data), default=-1)
-        if number < 0:
-            return False
-        last = self.files[number].rfind(BATCH_MAGIC)
-        if last <= SEGMENT_HEADER.size:
+        number, last = self._last_batch
+        if number not in self.files or last <= SEGMENT_HEADER.size:
             return False
         data = self.files[number]
         # (Nor in a receipt: those are of use only behind the last batch.)
