@@ -93,6 +93,8 @@ class Healer:
         peer = None if leader is None else self._peers.find(leader.node_id)
         if peer is None or not peer.grpc or not self._node.may_transfer(group):
             return
+        if standing.is_forgetting:
+            return
         file = self._node.begin_transfer(group)
         replica.begin_install()
         is_complete = False

@@ -359,7 +359,9 @@ class Node:
     # --- snapshots ---
 
     def _snapshot_wanted(self, replica: Replica, source: Member, index: LogIndex) -> None:
-        if self.may_transfer(replica.group_id) and not replica.standing.is_installing:
+        standing = replica.standing
+        is_busy = standing.is_installing or standing.is_forgetting
+        if self.may_transfer(replica.group_id) and not is_busy:
             self._transferring.add(replica.group_id)
             self._spawn(self._fetch_and_install(replica, source, index))
 

@@ -344,8 +344,11 @@ def finish(
     replica.finish_install(capture)
     log.info("snapshot installed", extra={"group": replica.group_id, "index": capture.index})
 
+    replica.standing.is_forgetting = True
+
     def forget() -> None:
         engine.write([(group_key(INSTALLING, replica.group_id), None)], sync=True)
         forget_file(file)
+        replica.standing.is_forgetting = False
 
     when_durable(forget)

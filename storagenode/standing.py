@@ -17,6 +17,8 @@ class Standing:
         faults: How often it was taken out of service: what was read from it before may have been damaged.
         is_blank: It joined a group and has no state yet: the first thing it takes is a snapshot.
         is_installing: A snapshot is being written over its state.
+        is_forgetting: A snapshot was installed, and its file and the note of it are still to go: no other one may
+            come until then.
         is_stopping: The replica or the process is about to go.
     """
 
@@ -25,6 +27,7 @@ class Standing:
         "fault",
         "faults",
         "is_blank",
+        "is_forgetting",
         "is_installing",
         "is_leading",
         "is_stopping",
@@ -43,6 +46,7 @@ class Standing:
         self.faults = 0
         self.is_blank = False
         self.is_installing = False
+        self.is_forgetting = False
         self.is_stopping = False
 
     @property
