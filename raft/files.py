@@ -104,12 +104,15 @@ class FileLogStorage:
             with self._path(number).open("rb", buffering=1 << 18) as file:
                 # The system's copy in memory says nothing about the disk.
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                self._expected = check_segment(
+                is_open = number == open_segment
+                following = check_segment(
                     file,
                     number,
-                    synced if number == open_segment else None,
+                    synced if is_open else None,
                     self._expected if follows else None,
                 )
+                # Behind what was looked at now, the open one will get more before it is closed.
+                self._expected = None if is_open else following
         except FileNotFoundError:
             if number in self._numbers:
                 raise Corruption(f"segment {number} is gone") from None
