@@ -91,6 +91,9 @@ def decide(
         )
     if any(report.catalog is not None and report.catalog.cluster_id for report in reports):
         return Wait("a cluster exists, but nobody has said yet where its catalog is")
+    if own.replaces_damaged:
+        # Were the data of all nodes set aside at once, an empty cluster would else take the place of theirs.
+        return Wait("damaged data of this node was set aside: it founds no new cluster")
     if all(node.name != own.name for node in initial):
         return Wait("not an initial node, and no cluster found yet")
     by_name = {report.name: report for report in reports}

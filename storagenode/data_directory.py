@@ -12,10 +12,11 @@ crash        where the last process was when native code ended it; empty when th
 
 import faulthandler
 import fcntl
+import glob
 import logging
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,24 @@ class DamagedDirectory(Exception):
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who this disk is. `node_id` is never reused; an empty `cluster_id` means that no cluster is known yet."""
+    """Who this disk is.
+
+    Attributes:
+        version: Of this form.
+        node_id: Never reused.
+        name: The node's.
+        az: Its zone.
+        cluster_id: Empty while no cluster is known.
+        replaces_damaged: Whether damaged data of this node was set aside before: somewhere there is, or was, a
+            cluster that it belongs to.
+    """
 
     version: int = IDENTITY_VERSION
     node_id: str
     name: str
     az: str
     cluster_id: str = ""
+    replaces_damaged: bool = False
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -99,7 +111,12 @@ class DataDirectory:
         if not path.exists():
             if self.log.exists() or self.engine.exists():
                 raise DamagedDirectory(f"{path} is missing")
-            identity = Identity(node_id=f"{name}.{random_suffix}", name=name, az=az)
+            identity = Identity(
+                node_id=f"{name}.{random_suffix}",
+                name=name,
+                az=az,
+                replaces_damaged=next(_set_aside(self.path), None) is not None,
+            )
             self.store_identity(identity)
             return identity
         identity, is_sealed = _decode_identity(path)
@@ -232,6 +249,11 @@ def set_aside(path: Path, reason: str) -> Path:
         extra={"aside": str(target), "reason": reason},
     )
     return target
+
+
+def _set_aside(path: Path) -> Iterator[Path]:
+    yield from path.parent.glob(f"{glob.escape(path.name)}.damaged-*")
+    yield from path.glob("damaged-*")
 
 
 def _sync_directory(path: Path) -> None:

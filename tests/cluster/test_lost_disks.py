@@ -1,5 +1,6 @@
 """Disks that are lost under load: real processes, kill -9, an emptied data directory."""
 
+import json
 import shutil
 import signal
 import time
@@ -138,6 +139,42 @@ def test_damage_is_found_and_repaired_and_never_served(
     wait_until(repaired, 90, "found and repaired", 0.3)
     assert (directory.parent / f"{directory.name}.damaged-1" / "damaged").exists()
     for n in range(400):
+        assert get(client, f"before-{n}") == n
+    client.close()
+
+
+def test_damage_to_all_disks_at_once_does_not_end_in_an_empty_cluster(own_cluster: LocalCluster):
+    """Whatever it was that made all nodes believe it: what was set aside can be put back."""
+    create_table(own_cluster)
+    client = WireClient(own_cluster.http)
+    for n in range(50):
+        put(client, f"before-{n}", n)
+    client.close()
+    names = [process["name"] for process in own_cluster.processes("storagenode")]
+    directories = [data_directory(own_cluster, name) for name in names]
+    for name in names:
+        own_cluster.kill(name)
+    for directory in directories:
+        damage_identity(directory)
+    for name in names:
+        own_cluster.restart(name)
+    wait_until(lambda: own_cluster.log().count("it founds no new cluster") >= 3, 30, "all wait")
+    time.sleep(2.5)  # they ask one another every second
+    for directory in directories:
+        assert json.loads((directory / "node.json").read_text())["cluster_id"] == ""
+    for name in names:
+        own_cluster.kill(name)
+    for directory in directories:
+        aside = directory.parent / f"{directory.name}.damaged-1"
+        shutil.rmtree(directory)
+        (aside / "damaged").unlink()
+        aside.rename(directory)
+        damage_identity(directory)  # the same bits again
+    for name in names:
+        own_cluster.restart(name)
+    wait_writable(own_cluster, 40)
+    client = WireClient(own_cluster.http)
+    for n in range(50):
         assert get(client, f"before-{n}") == n
     client.close()
 

@@ -53,6 +53,18 @@ def test_all_nodes_of_a_first_start_found_the_same_cluster():
     assert len(decisions[0][0]) == 64
 
 
+def test_nodes_whose_damaged_data_was_set_aside_join_a_cluster_and_found_none():
+    me = msgspec.structs.replace(own(1), replaces_damaged=True)
+    decision = decide(me, "h:1", THREE, [report(2), report(3)])
+    assert isinstance(decision, Wait)
+    assert "damaged data" in decision.reason
+    catalog = existing("n1.old", "n2.x", "n3.x")
+    decision = decide(me, "h:1", THREE, [report(2, catalog=catalog), report(3)])
+    assert isinstance(decision, Belong)
+    assert not decision.created
+    assert decision.replica_id is None
+
+
 @pytest.mark.parametrize(
     ("azs", "members"),
     [

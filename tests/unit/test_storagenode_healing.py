@@ -181,7 +181,9 @@ def test_a_directory_that_is_set_aside_leaves_room_for_a_new_disk(tmp_path):
     assert (aside / "damaged").read_text() == "checksum mismatch"
     directory = DataDirectory(path)
     assert noted_damage(path) is None
-    assert directory.load_identity("n1", "az1", "second").node_id != old
+    identity = directory.load_identity("n1", "az1", "second")
+    assert identity.node_id != old
+    assert identity.replaces_damaged
     directory.close()
     assert set_aside(path, "again") == tmp_path / "data.damaged-2"
 
