@@ -205,7 +205,9 @@ def test_bits_flipped_in_the_engines_files_of_a_running_node_are_never_served(
         if is_cached:
             time.sleep(12)  # every table was read once, as a file
         for table in tables:
-            for offset in range(100, table.stat().st_size - 100, 3000):
+            # Behind the items are the table's filter and index, which LevelDB trusts once it has opened the table:
+            # until its file is read again, rot there can hide an item (tests/damage finds it there).
+            for offset in range(100, table.stat().st_size // 2, 3000):
                 flip_bytes(table, offset, 1)
         pid = cluster.pid(victim)
 
