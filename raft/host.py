@@ -256,11 +256,6 @@ class MultiRaftHost:
             self._environment.call_soon(function)
 
     @property
-    def log_bytes_written(self) -> int:
-        """Bytes given to the log's storage since the start."""
-        return self._log.bytes_written
-
-    @property
     def has_room_for_held_log(self) -> bool:
         """Whether the node's log may grow for the sake of who is being sent a snapshot."""
         return self._log.segment_count <= self.settings.log_held_segments

@@ -120,7 +120,6 @@ class NodeLog:
         self.batch = 1  # number of the batch that is gathering
         self.durable_batch = 0
         self.in_flight = False
-        self.bytes_written = 0
         self._records: list[bytes] = []
         self._touched: dict[int, GroupJournal] = {}
         self._touched_in_flight: dict[int, GroupJournal] = {}
@@ -273,7 +272,6 @@ class NodeLog:
             data = head + struct.pack("<I", zlib.crc32(head)) + data
         receipt = _receipt(self.batch, self._segment)
         self._segment_size += len(data) + len(receipt)
-        self.bytes_written += len(data) + len(receipt)
         self.in_flight = True
         self.batch += 1
         self._must_sync = False

@@ -7,10 +7,8 @@ engine/      LevelDB
 log/         raft log segments
 snapshots/   snapshots being received
 damaged      why the directory must not be used any more; set aside at the next start
-crash        where the last process was when native code ended it; empty when that has not happened
 """
 
-import faulthandler
 import fcntl
 import glob
 import logging
@@ -28,7 +26,6 @@ IDENTITY_VERSION = 1
 ASIDE_MAX = 8
 """Damaged directories kept beside a node's; with so many, something else is wrong, and a person must look."""
 DAMAGE_NOTE = "damaged"
-CRASH_NOTE = "crash"
 
 
 class DirectoryInUse(Exception):
@@ -179,32 +176,6 @@ def note_damage(path: Path, reason: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     _sync_directory(path)
-
-
-def note_crashes(path: Path) -> None:
-    """From now on, let a signal that ends the process leave its name and a stack in the directory."""
-    # (Open for as long as the process lives.)
-    faulthandler.enable((path / CRASH_NOTE).open("w"), all_threads=False)
-
-
-def crashed_reading(path: Path) -> bool:
-    """Whether the last process ended because a page of a mapped file could not be read."""
-    try:
-        return "Bus error" in (path / CRASH_NOTE).read_text(errors="replace")
-    except FileNotFoundError:
-        return False
-
-
-def read_through(directory: Path, pattern: str) -> None:
-    """Read files to their ends, in a way in which a bad sector is an error.
-
-    Raises:
-        OSError: One cannot be read.
-    """
-    for path in sorted(directory.glob(pattern)):
-        with path.open("rb", buffering=0) as file:
-            while file.read(1 << 20):
-                pass
 
 
 def noted_damage(path: Path) -> str | None:

@@ -6,7 +6,8 @@ range compaction begins with exactly that, and over a range that holds no key it
 (`DBImpl::CompactRange`, `TEST_CompactMemTable`; the manifest's sync covers the directory too).
 
 Damage: blocks are verified whenever they are read, indexes and filters too (`paranoid_checks`), and by
-compactions, which would else write damage anew under a good checksum. Where LevelDB or plyvel tell less than they
+compactions, which would else write damage anew under a good checksum. What was verified stays as it was, because it
+was read into memory, never mapped (`leveldb_unmapped`). Where LevelDB or plyvel tell less than they
 know, this module looks itself: an iterator that ran out of entries may have skipped a block that it could not
 read; a table that is gone counts as "not found"; a lost `CURRENT` as a new database.
 """
@@ -21,7 +22,7 @@ from typing import Any
 
 import plyvel
 
-from storagenode import leveldb_log
+from storagenode import leveldb_log, leveldb_unmapped
 from storagenode.engine import EngineDamage, EngineFailure, Mutation
 from storagenode.table_checksums import TableChecksums
 
@@ -33,6 +34,9 @@ BLOOM_BITS_PER_KEY = 10
 OPEN_FILES_MAX = 512
 CHECK_BYTES = 32 << 20
 """Of tables that a call of `check_files` reads again: some tens of milliseconds."""
+
+# A directory that LevelDB takes no notice of.
+_SCRATCH = "unmapped"
 
 # No key begins with these bytes (`engine` lists the prefixes).
 _NOWHERE = (b"\x00", b"\x00\x00")
@@ -283,6 +287,10 @@ class LevelEngine:
 
 def _open(directory: Path) -> Any:
     context = f"cannot open the engine in {directory}: "
+    try:
+        leveldb_unmapped.prevent_mapping(directory / _SCRATCH)
+    except (plyvel.Error, leveldb_unmapped.StillMapped) as error:
+        raise EngineFailure(f"{context}{error}") from error
     try:
         first_log = leveldb_log.first_log(directory)
         try:

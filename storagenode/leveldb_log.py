@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 BLOCK_BYTES = 32 << 10
-_HEADER = struct.Struct("<IHB")
-_FULL, _FIRST, _MIDDLE, _LAST = _TYPES = range(1, 5)
+HEADER = struct.Struct("<IHB")
+FULL, _FIRST, _MIDDLE, _LAST = _TYPES = range(1, 5)
 
 
 def _make_table() -> list[int]:
@@ -46,17 +46,17 @@ def _records(data: bytes, *, is_verified: bool = True) -> Iterator[tuple[int, in
     position = 0
     while position < len(data):
         left = BLOCK_BYTES - position % BLOCK_BYTES
-        if left < _HEADER.size:
+        if left < HEADER.size:
             if any(data[position : position + left]):
                 return
             position += left
             continue
-        if position + _HEADER.size > len(data):
+        if position + HEADER.size > len(data):
             return
-        checksum, length, kind = _HEADER.unpack_from(data, position)
-        start = position + _HEADER.size
+        checksum, length, kind = HEADER.unpack_from(data, position)
+        start = position + HEADER.size
         end = start + length
-        if kind not in _TYPES or end > len(data) or length > left - _HEADER.size:
+        if kind not in _TYPES or end > len(data) or length > left - HEADER.size:
             return
         # The checksum covers the type, which is the header's last byte, and the data.
         if is_verified and masked_crc32c(data[start - 1 : end]) != checksum:
@@ -99,12 +99,12 @@ def cut_damage(directory: Path, first: int) -> list[str]:
 
 # --- the manifest: a log of version edits, of which only the log number matters here ---
 
-_COMPARATOR, _LOG_NUMBER, _NEXT_FILE, _LAST_SEQUENCE, _POINTER, _DELETED, _NEW = range(1, 8)
+_COMPARATOR, _LOG_NUMBER, NEXT_FILE, _LAST_SEQUENCE, _POINTER, _DELETED, NEW_FILE = range(1, 8)
 _PREVIOUS_LOG = 9
 # What follows each tag: v a number, s a string.
 _FIELDS = {
-    _COMPARATOR: "s", _LOG_NUMBER: "v", _NEXT_FILE: "v", _LAST_SEQUENCE: "v", _POINTER: "vs",
-    _DELETED: "vv", _NEW: "vvvss", _PREVIOUS_LOG: "v",
+    _COMPARATOR: "s", _LOG_NUMBER: "v", NEXT_FILE: "v", _LAST_SEQUENCE: "v", _POINTER: "vs",
+    _DELETED: "vv", NEW_FILE: "vvvss", _PREVIOUS_LOG: "v",
 }  # fmt: skip
 
 
@@ -155,8 +155,8 @@ def first_log(directory: Path) -> int:
     # (LevelDB verifies the checksums itself, and refuses.)
     for end, kind, fragment in _records(data, is_verified=False):
         whole = end
-        edit = fragment if kind in (_FULL, _FIRST) else edit + fragment
-        if kind in (_FULL, _LAST):
+        edit = fragment if kind in (FULL, _FIRST) else edit + fragment
+        if kind in (FULL, _LAST):
             try:
                 number = _log_number(edit, number)
             except IndexError as error:

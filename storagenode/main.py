@@ -6,9 +6,11 @@ A directory that is damaged is set aside, and the process starts again as a new 
 import argparse
 import asyncio
 import errno
+import faulthandler
 import gc
 import logging
 import os
+import resource
 import secrets
 import sys
 import time
@@ -39,11 +41,8 @@ from storagenode.data_directory import (
     DataDirectory,
     DirectoryInUse,
     ForeignDirectory,
-    crashed_reading,
-    note_crashes,
     note_damage,
     noted_damage,
-    read_through,
     set_aside,
 )
 from storagenode.engine import EngineDamage, EngineFailure
@@ -59,6 +58,8 @@ FILES_CHECK_S = 5.0
 LOG_CHECK_S = 30.0
 """How often the engine's files are compared with the directory, and the next segment of the log is read again."""
 GC_THRESHOLDS = (50_000, 20, 100)
+OPEN_FILES_WANTED = 8192
+"""LevelDB keeps up to a fifth of its limit of tables open, and opens every other one for each read."""
 
 
 def initial_cluster(text: str) -> list[InitialNode]:
@@ -158,6 +159,8 @@ def main(argv: list[str]) -> int:
     """Run a storage node until it is told to stop. Returns the process's exit status."""
     flags = parse_flags(argv)
     configure_logging(flags.name, flags.log_format)
+    faulthandler.enable()  # (should native code end the process)
+    _allow_open_files()
     for address in (flags.link_listen, flags.grpc_listen, flags.metrics_listen):
         check_loopback(address, flags.insecure)
     if flags.no_fsync:
@@ -178,6 +181,13 @@ def main(argv: list[str]) -> int:
         log.critical("cannot start: %s", error)
         return EXIT_DISK if error.errno in (errno.ENOSPC, errno.EDQUOT) else EXIT_CONFIGURATION
     return 0
+
+
+def _allow_open_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_WANTED)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _give_up(flags: argparse.Namespace, error: Exception) -> int:
@@ -204,10 +214,6 @@ async def _run(flags: argparse.Namespace) -> None:
         directory.close()
         directory = DataDirectory(flags.data_dir)
     try:
-        if crashed_reading(flags.data_dir):
-            # LevelDB maps its tables: a bad sector there is no error but the end, again and again.
-            read_through(directory.engine, "*.ldb")
-        note_crashes(flags.data_dir)
         stop = stop_event()
         node = StorageNode(_options(flags), _platform(), _disk(flags, directory))
         await node.start()

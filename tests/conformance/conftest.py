@@ -37,6 +37,7 @@ def http_transport(
     transport = HttpTransport(endpoint, credentials, surroundings.region)
     create_shared_tables(transport, surroundings.prefix)
     yield transport
+    transport.close()  # (idle since the last case, longer than a server may keep it; it is opened again)
     delete_tables(transport, surroundings.prefix)
     transport.close()
 

@@ -276,13 +276,13 @@ def test_a_torn_tail_of_leveldbs_own_log_costs_nothing_before_it(tmp_path: Path)
 def test_a_torn_record_of_the_manifest_costs_nothing(store: Store, tmp_path: Path):
     """A crash of the machine while LevelDB wrote it: the file has its length, not its content."""
     (name,) = (name for name in other_files(store) if name.startswith("MANIFEST"))
-    torn = leveldb_log._HEADER.pack(12345, 60, 1) + bytes(60)
+    torn = leveldb_log.HEADER.pack(12345, 60, 1) + bytes(60)
     for extra in (torn, torn + bytes(4096), bytes(60)):
         assert store.judge(harm.append(extra, "a torn record"), name, tmp_path / "copy") == "right"
 
 
 def test_logs_behind_a_damaged_one_count_no_more_and_older_ones_are_left_alone(tmp_path: Path):
-    record = leveldb_log._HEADER.pack(leveldb_log.masked_crc32c(b"\1abc"), 3, 1) + b"abc"
+    record = leveldb_log.HEADER.pack(leveldb_log.masked_crc32c(b"\1abc"), 3, 1) + b"abc"
     for number, data in ((3, b"rotten"), (5, record * 3 + b"rotten"), (7, record)):
         (tmp_path / f"{number:06d}.log").write_bytes(data)
     assert leveldb_log.cut_damage(tmp_path, 4) == ["000005.log", "000007.log"]

@@ -61,10 +61,10 @@ def run(seeds: range, stop_after: int = 5) -> tuple[int, Counter[str]]:
     return done, kinds
 
 
-def search(name: str, seeds: int) -> str | None:
+def search(name: str, seeds: range) -> str | None:
     """The first seed and violation that shows a rule to be missing; None if none of them does."""
     with mock.patch.object(*MUTATIONS[name]):
-        for seed in range(seeds):
+        for seed in seeds:
             try:
                 simulate(seed)
             except Violation as found:
@@ -75,7 +75,7 @@ def search(name: str, seeds: int) -> str | None:
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", default="0:20", help="FROM:TO")
+    parser.add_argument("--seeds", help="FROM:TO (0:20; with --mutations 0:500)")
     parser.add_argument("--replay", type=int, help="one seed, with its trace")
     parser.add_argument("--mutations", action="store_true", help="are missing rules missed?")
     arguments = parser.parse_args(argv)
@@ -83,9 +83,10 @@ def main(argv: list[str]) -> int:
         text = trace_of(arguments.replay)
         print(text)
         return 0 if "no violation" in text.rpartition("\n")[2] else 1
-    first, last = (int(part) for part in arguments.seeds.split(":"))
+    seeds = arguments.seeds or ("0:500" if arguments.mutations else "0:20")
+    first, last = (int(part) for part in seeds.split(":"))
     if arguments.mutations:
-        found = {name: search(name, last) for name in MUTATIONS}
+        found = {name: search(name, range(first, last)) for name in MUTATIONS}
         for name, what in found.items():
             print(f"{name}: {what or 'NOT FOUND'}")
         return 0 if all(found.values()) else 1

@@ -14,7 +14,7 @@ from storagenode.data_directory import (
     noted_damage,
     set_aside,
 )
-from storagenode.engine import DATA, EngineDamage
+from storagenode.engine import DATA, INSTALLING, EngineDamage, group_key
 from storagenode.healing import Healer
 from storagenode.memory_engine import MemoryEngine
 from storagenode.snapshot_sending import SnapshotSender
@@ -98,6 +98,10 @@ class Rig:
             await asyncio.wait_for(self.tasks.pop(), 5)
         self.host.make_durable()
 
+    async def settle_durably(self):
+        self.host.make_durable()
+        await self.settle()
+
 
 def items(engine):
     return dict(engine.iterate(DATA, DATA + b"\xff"))
@@ -142,6 +146,31 @@ def test_a_leader_hands_over_before_it_is_repaired(tmp_path, monkeypatch):
         await rig.settle()
         assert rig.healer.healed == 1
         assert rig.replica.standing.serves
+
+    asyncio.run(run())
+
+
+def test_the_next_repair_waits_until_the_traces_of_the_last_are_gone(tmp_path, monkeypatch):
+    """Its file has the same name, and so has the note of it: the end of one would take those of the other away."""
+
+    async def run():
+        rig = Rig(tmp_path, monkeypatch)
+        rig.group.wants = False
+        note, files = group_key(INSTALLING, 7), tmp_path / "snapshots"
+        rig.replica.fail("record damaged")
+        await asyncio.wait_for(rig.tasks.pop(), 5)
+        assert rig.healer.healed == 1
+        assert rig.engine.get(note) is not None  # raft's log is not durable yet
+        rig.replica.fail("another record damaged")
+        await asyncio.sleep(0.02)  # twenty times as long as it waits between attempts
+        assert rig.fetched == 1
+        assert [file.name for file in files.iterdir()] == ["7.snapshot"]
+        await rig.settle_durably()
+        assert rig.healer.healed == rig.fetched == 2
+        assert rig.replica.standing.serves
+        assert rig.engine.get(note) is None
+        assert not list(files.iterdir())
+        assert items(rig.engine) == items(rig.source.engine)
 
     asyncio.run(run())
 

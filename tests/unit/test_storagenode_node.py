@@ -252,6 +252,9 @@ def test_a_snapshot_is_fetched_once_at_a_time_and_a_failure_is_survived(tmp_path
     rig.run_spawned()
     assert asked == [("node-2", 7, 50)]
     assert replica.standing.serves
+    replica.standing.is_forgetting = True  # the file and the note of the last one are still to go
+    replica.snapshot_wanted(MEMBERS.members[1], LogIndex(60), 1)
+    assert not rig.work
 
 
 def test_addresses_leave_out_who_is_unknown(rig):
