@@ -13,7 +13,7 @@ import enum
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NewType, Protocol
+from typing import NewType, Protocol, TypeAlias
 
 GroupId = NewType("GroupId", int)
 ReplicaId = NewType("ReplicaId", int)  # unique in its group, never reused
@@ -43,6 +43,10 @@ class Configuration:
     """All replicas of a group, effective from the log index at which it was applied."""
 
     members: tuple[Member, ...]
+
+
+Applied: TypeAlias = tuple[LogIndex, Term, bytes | Configuration | None]
+"""A committed entry: what `StateMachine.apply` or, with a configuration, `StateMachine.configure` is given."""
 
 
 class Role(enum.Enum):
@@ -240,6 +244,18 @@ class Group(Protocol):
     def checkpoint(self, index: LogIndex, term: Term, state: bytes) -> None:
         """The owner has made everything up to `index` durable in its engine; `state` (opaque) comes back on
         restart. Lets the log be truncated behind it.
+        """
+
+    @property
+    def checkpoint_index(self) -> LogIndex:
+        """Of the last checkpoint (or installed snapshot): what the owner's engine holds must not be older."""
+
+    def applied_after(self, index: LogIndex, bytes_max: int) -> list[Applied]:
+        """What the state machine was given behind `index`, in order, and once more: for an owner whose state went
+        back there. At least one entry if there is any, and no more than about `bytes_max`.
+
+        Raises:
+            ValueError: `index` is below the last checkpoint.
         """
 
     def hold_log(self, index: LogIndex | None) -> None:

@@ -103,9 +103,13 @@ class GroupJournal(list[Entry]):
         """Whether the disk knows of every committed configuration entry that memory knows of."""
         return self.commit_batch <= self._log.durable_batch
 
+    def entry_at(self, index: int) -> Entry:
+        """The entry at `index`, which must lie in the log."""
+        return self[index - self[0][1]]
+
     def term_at(self, index: int) -> int:
-        """Term of the entry at `index`, which must lie in the log."""
-        return self[index - self[0][1]][2]
+        """Its term."""
+        return self.entry_at(index)[2]
 
     def learn_commit(self, index: int, term: int) -> bool:
         """The entry was committed, by the owner's word, who applied it. False if the log cannot have held it."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from raft.elections import NEVER
 from raft.group import (
+    Applied,
     Configuration,
     GroupId,
     GroupStatus,
@@ -22,7 +23,7 @@ from raft.group import (
     Term,
 )
 from raft.guard import Guard
-from raft.journal import Checkpoint, GroupJournal
+from raft.journal import ENTRY_OVERHEAD_BYTES, Checkpoint, GroupJournal
 from raft.membership import (
     COMMAND_CONFIGURATION,
     COMMAND_PAYLOAD,
@@ -54,6 +55,16 @@ _CONFIGURATION_TYPE: Final = bytes([COMMAND_CONFIGURATION])
 def outcome_of(proposed_in: int, term: int) -> Outcome:
     """What became of a proposal at whose index an entry of `term` was applied."""
     return Outcome.COMMITTED if proposed_in == term else Outcome.REJECTED
+
+
+def _applied(index: int, term: int, command: bytes) -> Applied:
+    """An entry as the machine is given it."""
+    content: bytes | Configuration | None = None
+    if command[0] == COMMAND_PAYLOAD:
+        content = command[1:]
+    elif command[0] == COMMAND_CONFIGURATION:
+        content = decode_configuration(command[1:])
+    return LogIndex(index), Term(term), content
 
 
 class Replica:
@@ -294,6 +305,25 @@ class Replica:
         self._history.forget_before(index)
         self._host.activate(self)
 
+    @property
+    def checkpoint_index(self) -> LogIndex:
+        """Of the last checkpoint."""
+        return self.journal.checkpoint.index
+
+    def applied_after(self, index: LogIndex, bytes_max: int) -> list[Applied]:
+        """What the machine was given behind `index`, once more, and no more than about `bytes_max` of it."""
+        if index < self.checkpoint_index:
+            raise ValueError(f"{index} is below the checkpoint at {self.checkpoint_index}")
+        found = []
+        size = 0
+        for at in range(index + 1, self._core.applied_index + 1):
+            command, _, term = self.journal.entry_at(at)
+            found.append(_applied(at, term, command))
+            size += len(command) + ENTRY_OVERHEAD_BYTES
+            if size >= bytes_max:
+                break
+        return found
+
     def hold_log(self, index: LogIndex | None) -> None:
         """Keep the log from `index` on at the checkpoints to come, within bounds; None: no longer."""
         self._held_index = index
@@ -432,19 +462,15 @@ class Replica:
         self._pending_configuration = self.journal[-1][1]
 
     def _apply(self, index: int, term: int, command: bytes) -> None:
-        kind = command[0]
-        at = LogIndex(index)
-        if kind == COMMAND_PAYLOAD:
-            self.machine.apply(at, Term(term), command[1:])
-        elif kind == COMMAND_CONFIGURATION:
-            configuration = decode_configuration(command[1:])
-            self._history.apply(index, configuration)
+        at, in_term, content = _applied(index, term, command)
+        if isinstance(content, Configuration):
+            self._history.apply(index, content)
             self._learn_routes()
             self._learn_links()
-            self._core.configure(configuration)
-            self.machine.configure(at, Term(term), configuration)
+            self._core.configure(content)
+            self.machine.configure(at, in_term, content)
         else:
-            self.machine.apply(at, Term(term), None)
+            self.machine.apply(at, in_term, content)
         self._host.note_applied(self)
         pending = self._pending.pop(index, None)
         if pending is not None:

@@ -2,7 +2,11 @@
 
 The replica's log and vote are whole: it stays the member that it is. Only its range of the engine is replaced:
 
-    hold back entries -> fetch a snapshot at or past what is applied -> replace the range -> apply what was held
+    apply nothing any more -> fetch a snapshot at or past the last checkpoint -> replace the range
+        -> apply what the log has behind the snapshot
+
+No checkpoint is taken of such a replica, so its log reaches back far enough. A snapshot need not be newer than what
+was applied: a transfer that was cut off goes on, however much was written meanwhile.
 
 A replica that leads hands leadership over first. It serves nothing from the first sign of damage to the end. If
 the engine fails under the replacement, the disk is damaged, not the replica: `on_hopeless`.
@@ -100,10 +104,10 @@ class Healer:
         is_complete = False
         try:
             try:
-                capture = await self._fetch(peer, group, replica.applied_index, file)
+                capture = await self._fetch(peer, group, standing.group.checkpoint_index, file)
             except (snapshots.BadSnapshot, OSError) as error:
                 log.warning("repair has to wait", extra={"group": group, "reason": str(error)})
-                replica.abandon_install()
+                await snapshots.catch_up(replica)
                 return
             is_complete = True
             if self._node.replicas.get(group) is not replica:

@@ -226,6 +226,8 @@ class Node:
         if installed is not None:
             file, capture = installed
             snapshots.finish(replica, group, self._engine, file, capture, self._host.when_durable)
+            while not replica.catch_up():  # (nothing is applied yet)
+                pass
 
     def stop(self) -> None:
         """Take no more requests. Raft goes on until the host is stopped."""

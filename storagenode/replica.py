@@ -55,6 +55,9 @@ from storagenode.writing import Writes
 
 log = logging.getLogger(__name__)
 
+CATCH_UP_BYTES = 64 << 10
+"""Of the log that is applied in one go: a few milliseconds, unless one entry is larger."""
+
 _NEVER = float("inf")
 
 
@@ -141,8 +144,6 @@ class Replica:
         self._on_scrub = surroundings.on_scrub
         self._applied_key = group_key(APPLIED, group_id)
         self._gathering = False  # joined this turn's round
-        # While a snapshot is being installed, entries wait here.
-        self._held: list[tuple[LogIndex, Term, bytes | Configuration | None]] = []
         self._reads = Reads(
             self.standing, environment, engine, surroundings.round, surroundings.scans, self.fail
         )
@@ -232,9 +233,10 @@ class Replica:
         Raises:
             UnknownFormat: The entry cannot be read; the replica must end.
         """
-        if self.standing.is_installing:
-            self._held.append((index, term, payload))
-            return
+        if not self.standing.is_installing:  # else `catch_up` takes it from the log
+            self._take(index, term, payload)
+
+    def _take(self, index: LogIndex, term: Term, payload: bytes | None) -> None:
         if index <= self.applied_index:
             return  # a snapshot that was installed meanwhile holds it
         if not self._gathering:
@@ -249,7 +251,7 @@ class Replica:
             self._round.applied_entries += 1
             entry = self._writes.take_applied(payload) or decode_entry(payload)
             self._perform(entry, index)
-            if entry.scrub and index > self.engine_held.index and self.standing.is_sound:
+            if entry.scrub and index > self.engine_held.index and self.standing.has_state:
                 self._round.flush()
                 self._on_scrub(self, index)
 
@@ -289,10 +291,14 @@ class Replica:
 
     def configure(self, index: LogIndex, term: Term, configuration: Configuration) -> None:
         """The group's members changed."""
-        if self.standing.is_installing:
-            self._held.append((index, term, configuration))
-        elif index > self.applied_index:
-            self.apply(index, term, None)
+        if not self.standing.is_installing:
+            self._take_configuration(index, term, configuration)
+
+    def _take_configuration(
+        self, index: LogIndex, term: Term, configuration: Configuration
+    ) -> None:
+        if index > self.applied_index:
+            self._take(index, term, None)
             self.configuration = configuration
 
     def role_changed(self, role: Role, term: Term, leader: Member | None) -> None:
@@ -358,22 +364,43 @@ class Replica:
         self.dirty_since = _NEVER
 
     def begin_install(self) -> None:
-        """The engine's state of this group is about to be replaced: serve nothing, hold back entries."""
+        """The engine's state of this group is about to be replaced: serve nothing and apply nothing."""
         self._round.flush()
         self.standing.is_installing = True
         self.standing.is_leading = False
         self._refuse_waiting()
 
-    def finish_install(self, capture: Capture) -> None:
-        """The engine holds the state of `capture`; entries behind it that came meanwhile are applied now."""
+    def stand_on(self, capture: Capture) -> None:
+        """The engine holds the state of `capture`; `catch_up` follows."""
         assert self.standing.is_installing
-        self.standing.is_installing = False
         self.standing.is_blank = False
         self.standing.fault = None
         self.engine_held = AppliedState(0, 0)
         self._load(capture.state, capture.configuration, capture.index, capture.term)
-        self._apply_held()
-        self._feed.wake()
+
+    def catch_up(self) -> bool:
+        """Apply some of what was committed here since `begin_install`, from the log. When nothing is left of it
+        the replica goes on like any other, and serves if it stands on a new state; then True. (When it is stopping
+        too: then it applies nothing any more.)
+        """
+        standing = self.standing
+        if standing.is_stopping:
+            return True
+        entries = standing.group.applied_after(self.applied_index, CATCH_UP_BYTES)
+        for index, term, content in entries:
+            if isinstance(content, Configuration):
+                self._take_configuration(index, term, content)
+            else:
+                self._take(index, term, content)
+        self._round.flush()
+        if entries:
+            return False
+        standing.is_installing = False
+        if standing.is_sound:
+            self._feed.wake()
+            if standing.group.is_leader:  # elected meanwhile, and nobody was there to take over
+                self.leader_ready(standing.group.term)
+        return True
 
     # --- end of service ---
 
@@ -389,20 +416,6 @@ class Replica:
             if standing.role is Role.LEADER:
                 standing.group.transfer_leadership()
             self._on_fault(self)
-
-    def abandon_install(self) -> None:
-        """No snapshot came: go on as before, with the entries that came meanwhile."""
-        self.standing.is_installing = False
-        self._apply_held()
-
-    def _apply_held(self) -> None:
-        held, self._held = self._held, []
-        for index, term, content in held:
-            if isinstance(content, Configuration):
-                self.configure(index, term, content)
-            else:
-                self.apply(index, term, content)
-        self._round.flush()
 
     def ask_scrub(self) -> None:
         """As leader, let all replicas make a digest at the same log position."""

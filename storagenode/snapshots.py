@@ -8,7 +8,7 @@ anywhere is a shorter whole one (`snapshot_receiving`). Only a complete one touc
     2  the engine notes, durably, that this file is being installed                 (`Installation`)
     3  the old range is deleted and the file's records are written, in pieces
     4  the engine is made durable
-    5  raft is told, entries that came meanwhile are applied
+    5  raft is told, entries that came meanwhile are applied, out of its log
     6  once raft's log is durable: the note and the file go
 
 A crash after 2 leaves the note and the file: the next start does 3 to 6 again before the group comes to life,
@@ -324,6 +324,13 @@ async def replace_state(
         await asyncio.sleep(0)
     await asyncio.to_thread(engine.make_durable)
     finish(replica, group, engine, file, capture, when_durable)
+    await catch_up(replica)
+
+
+async def catch_up(replica: Replica) -> None:
+    """Let a replica that was installing apply what came meanwhile, in steps: it can be more than the snapshot."""
+    while not replica.catch_up():  # noqa: ASYNC110  # each round does a part of the work
+        await asyncio.sleep(0)
 
 
 def finish(
@@ -334,14 +341,15 @@ def finish(
     capture: Capture,
     when_durable: Callable[[Callable[[], None]], None],
 ) -> None:
-    """The engine durably holds the snapshot: tell raft, in the same turn as the replica moves there."""
+    """The engine durably holds the snapshot: tell raft, in the same turn as the replica moves there. What the
+    replica missed meanwhile follows (`catch_up`).
+    """
     if group.wants_snapshot(capture.index):
         group.install_snapshot(
             capture.index, capture.term, capture.configuration, encode_state(capture.state)
         )
-    # Otherwise raft's log got past the snapshot meanwhile; the replica held those entries back and applies
-    # them now, on top of it.
-    replica.finish_install(capture)
+    # Otherwise raft's log got past the snapshot meanwhile, or was so before.
+    replica.stand_on(capture)
     log.info("snapshot installed", extra={"group": replica.group_id, "index": capture.index})
 
     replica.standing.is_forgetting = True

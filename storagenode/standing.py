@@ -60,9 +60,14 @@ class Standing:
         self._group = group
 
     @property
+    def has_state(self) -> bool:
+        """Whether what is applied is applied to a state that is neither damaged nor still to come."""
+        return self.fault is None and not self.is_blank
+
+    @property
     def is_sound(self) -> bool:
         """Whether its state is whole: neither damaged nor being replaced nor still to come."""
-        return self.fault is None and not self.is_installing and not self.is_blank
+        return self.has_state and not self.is_installing
 
     @property
     def serves(self) -> bool:

@@ -13,6 +13,7 @@ from raft.journal import GroupJournal
 from raft.node_log import NodeLog
 from raft.replica import Replica as RaftReplica
 from storagenode.indexing import Indexing
+from storagenode.replica import Replica
 from storagenode.request_memory import RequestMemory
 from storagenode.scrubbing import Scrubber
 from storagenode.writing import Writes
@@ -98,6 +99,12 @@ def _keep_entries(self: Indexing) -> list[Any]:
 _MUTATIONS = Indexing.mutations
 
 
+def _forget_what_came_meanwhile(self: Replica) -> bool:
+    """An installed snapshot is all there is."""
+    self.standing.is_installing = False
+    return True
+
+
 def _as_the_clock_says(row: Any, *, started_ms: int = 0, **changes: Any) -> Any:
     return replace(row, **changes)
 
@@ -116,6 +123,7 @@ MUTATIONS: dict[str, tuple[Any, str, Any]] = {
     "wiped disk taken for the old one": (Machine, "wipe", _wipe_but_for_identity),
     "difference found and left": (Scrubber, "repair", lambda self, *_: False),
     "entries stay in indexes": (Indexing, "mutations", _keep_entries),
+    "nothing behind a snapshot": (Replica, "catch_up", _forget_what_came_meanwhile),
     "newest disk by its clock": (storagenode.registration, "replace", _as_the_clock_says),
     "commit known late after a start": (GroupJournal, "learn_commit", lambda self, *_: True),
 }

@@ -103,6 +103,8 @@ class FakeGroup:
         self.machine = machine
         self.round = apply_round
         self.log = []  # (index, term, payload), committed
+        self.given = []  # to the machine, all of it
+        self.checkpoint_index = SENTINEL_INDEX
         self.index = SENTINEL_INDEX
         self.proposals = deque()
         self.barriers = []
@@ -120,6 +122,19 @@ class FakeGroup:
         self.match_index = {}
         self.changes = []
 
+    def give(self, index, term, content):
+        """A committed entry, or what a configuration entry says."""
+        self.given.append((LogIndex(index), term, content))
+        if isinstance(content, Configuration):
+            self.machine.configure(LogIndex(index), term, content)
+        else:
+            self.machine.apply(LogIndex(index), term, content)
+
+    def applied_after(self, index, bytes_max):
+        assert index >= self.checkpoint_index
+        found = [entry for entry in self.given if entry[0] > index]
+        return found[: max(1, bytes_max // 200)]
+
     @property
     def leader(self):
         return self.machine.standing.leader
@@ -132,7 +147,7 @@ class FakeGroup:
         self.term = Term(self.term + 1)
         self.machine.role_changed(Role.LEADER, self.term, MEMBERS.members[0])
         self.index += 1
-        self.machine.apply(LogIndex(self.index), self.term, None)
+        self.give(self.index, self.term, None)
         self.round.flush()
         self.is_leader = True
         self.machine.leader_ready(self.term)
@@ -169,7 +184,7 @@ class FakeGroup:
             payload, on_outcome = self.proposals.popleft()
             self.index += 1
             self.log.append((LogIndex(self.index), self.term, payload))
-            self.machine.apply(LogIndex(self.index), self.term, bytes(bytearray(payload)))
+            self.give(self.index, self.term, bytes(bytearray(payload)))
             done.append((on_outcome, LogIndex(self.index)))
         self.round.flush()
         for on_outcome, index in done:
@@ -202,7 +217,7 @@ class FakeGroup:
         configuration, on_outcome = self.changes.pop(0)
         self.index += 1
         self.configuration = configuration
-        self.machine.configure(LogIndex(self.index), self.term, configuration)
+        self.give(self.index, self.term, configuration)
         self.round.flush()
         on_outcome(Outcome.COMMITTED, LogIndex(self.index))
 
@@ -212,6 +227,7 @@ class FakeGroup:
 
     def checkpoint(self, index, term, state):
         self.checkpoints.append((index, term, state))
+        self.checkpoint_index = index
 
     def hold_log(self, index):
         self.held_log = index

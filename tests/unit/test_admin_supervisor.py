@@ -18,6 +18,7 @@ from admin.cluster_file import DEAD, RUNNING, read_cluster_file
 from admin.local_cluster import UpOptions
 from admin.log_output import LINE_BYTES_MAX, LogOutput, Prefixer, pump_lines
 from admin.supervisor import answers_ok, describe_exit, restart_delay
+from tests.cluster.harness import is_alive
 
 # Serves 200 on the ports of its flags; writes its name to the file STARTED names; exits on SIGTERM.
 STAND_IN = """
@@ -132,26 +133,17 @@ def up(tmp_path):
         one.process.communicate()
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # Killed together with its parent it may wait a moment for whoever inherits it.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_life_of_a_cluster(up, number):
     one = up()
     cluster = one.ready()
     assert cluster.supervisor == one.process.pid
     assert [p.name for p in cluster.processes] == ["storage-az1-0", "admin-0", "router-0"]
-    assert all(p.state == RUNNING and _alive(p.pid) for p in cluster.processes)
+    assert all(p.state == RUNNING and is_alive(p.pid) for p in cluster.processes)
     log = one.end(number)
     assert one.process.returncode == 0, log
     assert "router-0      | router-0 speaks" in log
-    assert not any(_alive(p.pid) for p in cluster.processes)
+    assert not any(is_alive(p.pid) for p in cluster.processes)
     assert not (one.data_dir / "cluster.json").exists()
     stopped = Path(f"{one.started}.stopped").read_text().split()
     assert stopped == ["router-0", "admin-0", "storage-az1-0"]
@@ -164,7 +156,7 @@ def test_the_dead_are_restarted_and_the_file_says_so(up):
     _wait(lambda: one.entry(old.name).pid != old.pid)
     new = one.entry(old.name)
     assert new.state == RUNNING
-    assert _alive(new.pid)
+    assert is_alive(new.pid)
     assert new.argv == old.argv
     assert "signal SIGKILL" in one.end()
 
@@ -192,7 +184,7 @@ def test_processes_die_with_a_killed_supervisor(up):
     one = up()
     pids = [p.pid for p in one.ready().processes]
     one.process.kill()
-    _wait(lambda: not any(_alive(pid) for pid in pids))
+    _wait(lambda: not any(is_alive(pid) for pid in pids))
 
 
 def test_a_paused_and_a_stubborn_process_are_ended_too(up):
@@ -201,7 +193,7 @@ def test_a_paused_and_a_stubborn_process_are_ended_too(up):
     os.kill(cluster.processes[0].pid, signal.SIGSTOP)
     log = one.end()
     assert one.process.returncode == 0
-    assert not any(_alive(p.pid) for p in cluster.processes)
+    assert not any(is_alive(p.pid) for p in cluster.processes)
     assert "process does not stop, killing it process_name=admin-0" in log
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from raft.group import Outcome, Role
+from raft.group import Configuration, Member, NodeId, Outcome, ReplicaId, Role
 from tests.simulation.directed import GROUP, Stage
 
 
@@ -139,3 +139,43 @@ def test_no_more_is_held_than_the_bytes_allowed():
     replica.hold_log(12)
     node.step(lambda: replica.checkpoint(end, replica.journal.term_at(end), b"state"))
     assert end - 8 < replica.status().first_index < end - 1
+
+
+def test_an_owner_is_told_again_what_it_was_told():
+    """Nothing that is not committed and applied here, everything else, whatever it is asked to begin with."""
+    stage = Stage()
+    stage.lead("A")
+    node, replica = stage.node("A"), stage.replica("A")
+    told = []
+    machine = node.machines[GROUP]
+    apply, configure = machine.apply, machine.configure
+    machine.apply = lambda *entry: (told.append(entry), apply(*entry))
+    machine.configure = lambda *entry: (told.append(entry), configure(*entry))
+    first = replica.status().applied_index
+    learner = Member(ReplicaId(9), NodeId("D"), is_learner=True)
+    configuration = Configuration((*node.founding[GROUP].members, learner))
+    for number in range(12):
+        stage.put("A")
+        stage.exchange("ABC", 0.05)
+        if number == 6:
+            node.step(lambda: replica.change_configuration(configuration, lambda *_: None))
+            stage.exchange("ABC", 0.3)
+    stage.put("A")  # and this one is in the log, no more
+    assert configuration in [content for _, _, content in told]
+    assert replica.status().last_index == replica.status().applied_index + 1
+    assert replica.checkpoint_index == 10
+    assert replica.applied_after(first, 1 << 20) == told
+    assert replica.applied_after(told[4][0], 1 << 20) == told[5:]
+    assert replica.applied_after(told[-1][0], 1 << 20) == []
+    assert (
+        replica.applied_after(told[-1][0] + 5, 1 << 20) == []
+    )  # a snapshot may be ahead of what is applied
+    assert replica.applied_after(first, 1) == told[:1]
+    assert 1 < len(replica.applied_after(first, 400)) < 6
+
+    index, term, _ = told[3]
+    node.step(lambda: replica.checkpoint(index, term, b"state"))
+    assert replica.checkpoint_index == index
+    assert replica.applied_after(index, 1 << 20) == told[4:]
+    with pytest.raises(ValueError, match=f"below the checkpoint at {index}"):
+        replica.applied_after(index - 1, 1 << 20)

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from proto import control_pb2
-from raft.group import GroupId, Role
+from raft.group import Configuration, GroupId, Member, NodeId, ReplicaId, Role
 from storagenode import healing, snapshots
+from storagenode import replica as replica_module
 from storagenode.data_directory import (
     ASIDE_MAX,
     DataDirectory,
@@ -48,6 +49,8 @@ class Rig:
         self.hopeless = []
         self.refusals = 0
         self.fetched = 0
+        self.at_least = []
+        self.sent = None
         directory = tmp_path / "snapshots"
         directory.mkdir()
         self.peers = make_peers()
@@ -70,28 +73,39 @@ class Rig:
         self.replica.role_changed(Role.FOLLOWER, 2, MEMBERS.members[1])
 
     def apply(self, index, term, payload):
-        if self.replica.applied_index < index - 1 and not self.replica.standing.is_installing:
-            self.replica.apply(index - 1, term, None)
-        self.replica.apply(index, term, payload)
+        given = self.group.given
+        if index > (given[-1][0] if given else self.replica.applied_index) + 1:
+            self.group.give(index - 1, term, None)
+        self.group.give(index, term, payload)
         self.node.round.flush()
 
     async def fetch(self, peer, group, at_least, file):
         self.fetched += 1
+        self.at_least.append(at_least)
         assert peer.node_id == "node-2"
         assert not self.replica.standing.serves
         if self.refusals:
             self.refusals -= 1
             raise snapshots.BadSnapshot("the leader is busy")
 
-        sender = SnapshotSender(self.source.engine, self.source.environment, 0)
-        request = control_pb2.FetchSnapshotRequest(group=group, at_least_index=at_least)
-        chunks = [chunk async for chunk in stream(sender, self.source.replica, request)]
-        file.write_bytes(b"".join(snapshots.frame(chunk) for chunk in chunks))
+        file.write_bytes(self.sent or await self.send(at_least))
         capture = snapshots.check_file(file, group)
         # Meanwhile the group goes on.
         self.source.written(put("h", text={"S": "late"}))
         self.apply(*self.source.group.log[-1])
         return capture
+
+    async def send(self, at_least=0):
+        """A snapshot of the leader's state of now, as it lies in a file."""
+        sender = SnapshotSender(self.source.engine, self.source.environment, 0)
+        request = control_pb2.FetchSnapshotRequest(group=7, at_least_index=at_least)
+        chunks = [chunk async for chunk in stream(sender, self.source.replica, request)]
+        return b"".join(snapshots.frame(chunk) for chunk in chunks)
+
+    def write(self, key):
+        """A write to the group, applied by both."""
+        self.source.written(put(key, text={"S": key * 3}))
+        self.apply(*self.source.group.log[-1])
 
     async def settle(self):
         while self.tasks:
@@ -146,6 +160,142 @@ def test_a_leader_hands_over_before_it_is_repaired(tmp_path, monkeypatch):
         await rig.settle()
         assert rig.healer.healed == 1
         assert rig.replica.standing.serves
+
+    asyncio.run(run())
+
+
+def test_a_snapshot_that_is_older_than_what_was_applied_will_do(tmp_path, monkeypatch):
+    """From one that was begun before an interruption, what was written since is applied out of the log, the members
+    among it; only the last checkpoint bounds how old it may be.
+    """
+    monkeypatch.setattr(replica_module, "CATCH_UP_BYTES", 400)
+
+    async def run():
+        rig = Rig(tmp_path, monkeypatch)
+        rig.group.wants = False
+        rig.write("i")
+        captured = rig.replica.capture()
+        rig.group.checkpoint(captured.index, captured.term, b"")
+        rig.sent = await rig.send()
+        for key in "bjcklmnb":
+            rig.write(key)
+        members = Configuration((*MEMBERS.members, Member(ReplicaId(4), NodeId("node-4"), True)))
+        for group in (rig.source.group, rig.group):
+            index = rig.source.group.given[-1][0] + (group is rig.source.group)
+            group.give(index, rig.source.group.term, members)
+            group.index = index
+            group.round.flush()
+        rig.write("o")
+        before = rig.replica.applied_index
+        rig.engine.write([(DATA + b"c", b"rotten"), (DATA + b"y", b"never written")])
+        rig.replica.fail("record damaged")
+        await rig.settle_durably()
+        assert rig.at_least == [captured.index] < [before]
+        assert rig.replica.standing.serves
+        assert rig.replica.applied_index == rig.source.replica.applied_index > before
+        assert rig.replica.configuration == members
+        assert items(rig.engine) == items(rig.source.engine)
+        assert rig.replica.capture().state == rig.source.replica.capture().state
+
+    asyncio.run(run())
+
+
+def test_what_is_committed_while_a_replica_catches_up_is_applied_once_and_in_order(
+    tmp_path, monkeypatch
+):
+    """In steps, between which the node serves others, and the group goes on."""
+    monkeypatch.setattr(replica_module, "CATCH_UP_BYTES", 400)
+
+    async def run():
+        rig = Rig(tmp_path, monkeypatch)
+        rig.group.wants = False
+        rig.sent = await rig.send()
+        for number in range(20):
+            rig.write(f"k{number}")
+        slices = []
+        catch_up = rig.replica.catch_up
+
+        def step():
+            is_done = catch_up()
+            slices.append(rig.replica.applied_index)
+            assert rig.replica.standing.serves == is_done
+            if len(slices) < 5:
+                rig.write(f"late{len(slices)}")
+            return is_done
+
+        rig.replica.catch_up = step
+        rig.replica.fail("record damaged")
+        await rig.settle_durably()
+        assert len(slices) > 10
+        assert slices == sorted(slices)
+        assert items(rig.engine) == items(rig.source.engine)
+        assert rig.replica.capture().state == rig.source.replica.capture().state
+
+    asyncio.run(run())
+
+
+def test_without_a_snapshot_what_came_meanwhile_is_applied_all_the_same(tmp_path, monkeypatch):
+    async def run():
+        rig = Rig(tmp_path, monkeypatch)
+        rig.refusals = 1
+        fetch = rig.healer._fetch
+
+        async def fail(*arguments):
+            rig.write("late")
+            assert rig.replica.applied_index < rig.source.replica.applied_index
+            monkeypatch.setattr(healing, "RETRY_S", 3600)
+            return await fetch(*arguments)
+
+        rig.healer._fetch = fail
+        rig.replica.fail("record damaged")
+        await asyncio.sleep(0.02)
+        assert not rig.replica.standing.is_installing
+        assert rig.replica.standing.fault == "record damaged"
+        assert rig.replica.applied_index == rig.source.replica.applied_index
+        assert items(rig.engine) == items(rig.source.engine)
+        rig.tasks.pop().cancel()
+
+    asyncio.run(run())
+
+
+def test_whoever_is_elected_while_it_is_repaired_leads_once_it_is_whole(tmp_path, monkeypatch):
+    """It asks the others to take over; if nobody does, nobody would ever lead."""
+
+    async def run():
+        rig = Rig(tmp_path, monkeypatch)
+        rig.group.wants = False
+        fetch = rig.healer._fetch
+
+        async def elected(*arguments):
+            capture = await fetch(*arguments)
+            rig.group.index = rig.group.given[-1][0]
+            rig.group.lead()
+            assert rig.group.transfers == 1
+            assert not rig.replica.standing.is_leading
+            return capture
+
+        rig.healer._fetch = elected
+        rig.replica.fail("record damaged")
+        await rig.settle_durably()
+        assert rig.replica.standing.serves
+        assert rig.replica.standing.is_leading
+        assert rig.replica.applied_index == rig.group.index
+
+    asyncio.run(run())
+
+
+def test_a_replica_that_is_closed_while_it_is_repaired_applies_nothing_any_more(
+    tmp_path, monkeypatch
+):
+    async def run():
+        rig = Rig(tmp_path, monkeypatch)
+        rig.replica.begin_install()
+        rig.write("late")
+        rig.replica.stop()
+        applied = rig.replica.applied_index
+        await asyncio.wait_for(snapshots.catch_up(rig.replica), 5)
+        assert rig.replica.applied_index == applied
+        assert not rig.replica.standing.serves
 
     asyncio.run(run())
 

@@ -283,7 +283,9 @@ def test_nothing_is_gone_on_with_that_was_read_from_a_replica_found_damaged(tmp_
         if healed:
             capture = world.replica.capture()
             world.replica.begin_install()
-            world.replica.finish_install(capture)
+            world.replica.stand_on(capture)
+            while not world.replica.catch_up():
+                pass
             world.lead()
         transfers.wire.cut_after = None
         await transfers.fetch("one")

@@ -216,7 +216,7 @@ def test_entries_that_come_while_installing_are_applied_behind_the_snapshot(tmp_
         await asyncio.sleep(0)
         assert target.replica.standing.is_installing
         for entry in source.group.log[2:]:
-            target.replica.apply(*entry)
+            target.group.give(*entry)
         assert late in source.group.log[2:]
         await task
 
