@@ -96,7 +96,7 @@ def _write(directory: Path, count: int) -> None:
     edit = _varint(NEXT_FILE) + _varint(_FIRST_NUMBER + count)
     for number in range(1, count):
         name = _FIRST_NUMBER + number
-        os.link(table, directory / f"{name:06d}.ldb")
+        _name(table, directory / f"{name:06d}.ldb")
         key = _key(number) + _TAG
         bound = _varint(len(key)) + key
         edit += b"".join(map(_varint, (NEW_FILE, _DEEPEST_LEVEL, name, size))) + bound * 2
@@ -104,6 +104,14 @@ def _write(directory: Path, count: int) -> None:
     header = HEADER.pack(masked_crc32c(bytes([FULL]) + edit), len(edit), FULL)
     with manifest.open("ab") as file:
         file.write(header + edit)  # (a fraction of a block)
+
+
+def _name(file: Path, other: Path) -> None:
+    """One more name of a file, or, where the file system has no such thing, a copy."""
+    try:
+        os.link(file, other)
+    except OSError:
+        other.write_bytes(file.read_bytes())
 
 
 def _varint(number: int) -> bytes:
