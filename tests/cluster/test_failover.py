@@ -14,11 +14,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from tests.chaos.gaps import Probe, summary
 from tests.chaos.network import bad_network, find_firewall
 from tests.cluster.fault_table import TABLE, create_table, groups_of_table, wait_writable
-from tests.cluster.harness import LocalCluster, running_cluster, wait_until
+from tests.cluster.harness import LocalCluster, http_get, running_cluster, wait_until
 from tests.cluster.workload import Clients
 
 KILLED_S = 4.0
 STOPPED_S = 1.0
+# TCP's own next attempt after seven seconds would come at 12.6.
+CUT_OFF_S = 7.0
+FOLLOWS_AGAIN_S = 4.5
 
 
 def leader(cluster: LocalCluster, group: int) -> str:
@@ -155,6 +158,36 @@ def test_requests_leave_a_leader_that_is_cut_off(two_routers: LocalCluster, caps
         print(f"\n{summary('leader cut off', gaps)}")
     assert max(gap.gap_s for gap in gaps) < 2 * KILLED_S
     assert not probe.failure_counts()
+
+
+@pytest.mark.skipif(isinstance(find_firewall(), str), reason=str(find_firewall()))
+def test_a_follower_that_was_cut_off_follows_again_soon_after(own_cluster: LocalCluster, capsys):
+    """TCP by itself would try again as long after as it had lasted, more or less, and until then the loss of the
+    leader would leave no majority.
+    """
+    create_table(own_cluster, partitions=1)
+    (group,) = groups_of_table(own_cluster)
+    firewall = find_firewall()
+    assert not isinstance(firewall, str)
+
+    def applied(name: str) -> float:
+        text = http_get(own_cluster.process(name)["metrics"])[1]
+        label = f'quorate_storagenode_raft_applied_index{{group="{group}"}} '
+        return next(float(x.split()[1]) for x in text.splitlines() if x.startswith(label))
+
+    with Probe(lambda: own_cluster.http, TABLE, "k") as probe:
+        ahead = leader(own_cluster, group)
+        others = [p["name"] for p in own_cluster.processes("storagenode") if p["name"] != ahead]
+        with bad_network(firewall, [own_cluster.pid(others[0])], 100):
+            time.sleep(CUT_OFF_S)
+        healed = time.monotonic()
+        until = applied(ahead)
+        wait_until(lambda: applied(others[0]) >= until, 60, "it follows", 0.05)
+        took_s = time.monotonic() - healed
+        assert probe.wait_for_writes(healed, 10, 20)
+    with capsys.disabled():
+        print(f"\ncut off for {CUT_OFF_S:.0f} s: follows {took_s:.1f} s after that")
+    assert took_s < FOLLOWS_AGAIN_S
 
 
 def test_leaderships_are_spread_again_after_a_node_was_away(own_cluster: LocalCluster):

@@ -1,9 +1,11 @@
 """Links over real sockets: hello, order, one frame per turn, bad peers, redial."""
 
 import asyncio
+import socket
 
 import pytest
 
+from proto import link as link_module
 from proto.link import LinkDialer, serve_links
 from proto.messages import Discover, Get, Hello, Value
 
@@ -96,6 +98,51 @@ def test_a_failing_handler_closes_its_link_only_and_the_dialer_comes_back():
         await bad.until(lambda: bad.frames)
         for dialer in dialers:
             dialer.stop()
+        server.close()
+
+    run(scenario())
+
+
+def test_a_connection_is_given_up_soon_when_nothing_is_acknowledged():
+    """Both sides: whoever waits for TCP's own repetitions waits as long again as the network was gone."""
+
+    async def scenario():
+        echo, client = Echo(), Recorder()
+        server, address = await start(echo)
+        dialer = LinkDialer(address, lambda: hello("client"), client, asyncio.get_running_loop())
+        dialer.start()
+        await client.until(lambda: client.up)
+        await echo.until(lambda: echo.up)
+        for one in (echo, client):
+            connection = one.up[0]._transport.get_extra_info("socket")
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 3000
+        dialer.stop()
+        server.close()
+
+    run(scenario())
+
+
+def test_a_connection_that_does_not_come_about_is_tried_again_soon(monkeypatch):
+    monkeypatch.setattr(link_module, "DIAL_S", 0.05)
+
+    async def scenario():
+        client = Recorder()
+        server, address = await start(Echo())
+        loop = asyncio.get_running_loop()
+        connect, attempts = loop.create_connection, []
+
+        async def lossy(*arguments, **options):
+            attempts.append(arguments)
+            if len(attempts) < 3:
+                await asyncio.sleep(3600)  # the network answers nothing
+            return await connect(*arguments, **options)
+
+        monkeypatch.setattr(loop, "create_connection", lossy)
+        dialer = LinkDialer(address, lambda: hello("client"), client, loop)
+        dialer.start()
+        await client.until(lambda: client.up)
+        assert len(attempts) == 3
+        dialer.stop()
         server.close()
 
     run(scenario())
