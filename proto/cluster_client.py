@@ -513,6 +513,10 @@ class ClusterClient:
         group = self._groups.get(call.request.group)
         match message:
             case WrongPartition():
+                if group is not None and group.leader is node:
+                    group.leader = (
+                        None  # another disk at that address, say: the next call asks others
+                    )
                 if call.request.group != CATALOG_GROUP:
                     self._finish(call, message)
                     return

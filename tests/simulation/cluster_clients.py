@@ -66,6 +66,7 @@ class Clients:
         self._routers = routers
         self._has_indexes = has_indexes
         self.is_on = True
+        self.is_over = False
         self.histories: dict[str, list[Operation]] = {k: [] for k in REGISTERS + COUNTERS}
         self._written: dict[str, set[Any]] = {k: {None} for k in self.histories}
         self._seen: dict[str, Any] = dict.fromkeys(self.histories)
@@ -177,11 +178,14 @@ class Clients:
         router.call(operation, members, end)
         world.after(PATIENCE_S, end, 0, {})
 
-    def give_up(self) -> None:
-        """Nobody waits any longer: what has no answer by now stays open for ever."""
+    def give_up(self) -> bool:
+        """Nobody waits any longer: what has no answer by now stays open for ever. Whether there was such."""
         self.is_on = False
-        for end in list(self._open.values()):
+        self.is_over = True
+        unanswered = list(self._open.values())
+        for end in unanswered:
             end(0, {})
+        return bool(unanswered)
 
     def _judge(
         self, kind: str, key: str, argument: Any, invoked: float, status: int, body: dict[str, Any]

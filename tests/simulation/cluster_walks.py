@@ -30,6 +30,7 @@ class Records(Protocol):
     """Where walks put what they saw."""
 
     world: World
+    is_over: bool
     histories: dict[str, list[Operation]]
 
     def partition_of(self, name: str) -> str: ...
@@ -101,6 +102,8 @@ def _next_page(
     records: Records, router: RouterProcess, walk: Walk, then: Callable[[bool], None]
 ) -> None:
     world = records.world
+    if records.is_over:
+        return
     walk.page_began = world.now
     walk.pages += 1
 

@@ -453,6 +453,30 @@ def test_wrong_partition_is_the_callers_matter(world: World, client: ClusterClie
     assert isinstance(answers[1], WrongPartition)
 
 
+def test_a_leader_that_has_the_partition_no_more_is_not_asked_again(
+    world: World, client: ClusterClient
+) -> None:
+    """A new disk at the address of the old one: others name the replica on the latter as their leader for a while,
+    and whoever went there must not stay.
+    """
+    answers: list[Answer] = []
+    get(client, answers)
+    other, message = asked(world)
+    assert isinstance(message, Get)
+    gone = next(replica for replica in REPLICAS if world.dialers[replica.address] is not other)
+    other.say(NotLeader(message.id, gone.node_id))
+    node, message = asked(world)
+    assert node is world.dialers[gone.address]
+    assert isinstance(message, Get)
+    node.say(WrongPartition(message.id, GROUP))
+    assert answers == [WrongPartition(message.id, GROUP)]
+    turns = []
+    for _ in range(3):  # in turn, until one of them leads or knows better
+        get(client, answers)
+        turns.append(asked(world)[0])
+    assert len(set(turns)) == 3
+
+
 def test_one_callers_exception_spares_the_others(world: World, client: ClusterClient) -> None:
     answers: list[Answer] = []
 
