@@ -1,4 +1,4 @@
-"""The engine on LevelDB: the only file that imports plyvel.
+"""The engine on LevelDB: only this file and `leveldb_unmapped` import plyvel.
 
 Durability: LevelDB writes its own log without syncing it, which is all that is needed: what was applied is in
 the synced raft log until a checkpoint. `make_durable` makes LevelDB write its memory table to a synced file: a
@@ -7,9 +7,9 @@ range compaction begins with exactly that, and over a range that holds no key it
 
 Damage: blocks are verified whenever they are read, indexes and filters too (`paranoid_checks`), and by
 compactions, which would else write damage anew under a good checksum. What was verified stays as it was, because it
-was read into memory, never mapped (`leveldb_unmapped`). Where LevelDB or plyvel tell less than they
-know, this module looks itself: an iterator that ran out of entries may have skipped a block that it could not
-read; a table that is gone counts as "not found"; a lost `CURRENT` as a new database.
+was read into memory, never mapped (`leveldb_unmapped`). Where LevelDB or plyvel tell less than they know, this
+module looks itself: an iterator that ran out of entries may have skipped a block that it could not read; a table that
+is gone counts as "not found"; a lost `CURRENT` as a new database.
 """
 
 import errno

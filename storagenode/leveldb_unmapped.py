@@ -31,7 +31,6 @@ _OPEN_FILES_MAX = (
 _FIRST_NUMBER = 1000  # behind those that LevelDB has given by then
 _DEEPEST_LEVEL = 6  # where nothing is ever compacted
 _TAG = struct.pack("<Q", 1 << 8 | 1)  # of a key in a table: sequence number 1, a value
-_NOWHERE = (b"\x00", b"\x00\x00")
 
 # The database, open as long as the process lives. LevelDB's count is the process's as well.
 _tables: list[Any] = []
@@ -89,7 +88,7 @@ def _write(directory: Path, count: int) -> None:
     """A database of `count` tables, one key each, in order."""
     database = plyvel.DB(str(directory), create_if_missing=True)
     database.put(_key(0), b"")
-    database.compact_range(start=_NOWHERE[0], stop=_NOWHERE[1])  # (writes the table)
+    database.compact_range(start=b"\x00", stop=b"\x00\x00")  # (writes the table)
     database.close()
     (table,) = directory.glob("*.ldb")
     size = table.stat().st_size

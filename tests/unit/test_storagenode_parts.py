@@ -395,3 +395,18 @@ def test_peers_that_cannot_be_stored_are_known_all_the_same():
     peers = Peers("node-1", lambda *_: None, [], no_space)
     peers.learn([Peer("node-2", "n2", "az2", "h:2")])
     assert peers.find("node-2").address == "h:2"
+
+
+@pytest.mark.parametrize("hard", [300, 100_000])
+def test_a_node_may_open_as_many_files_as_it_wants_and_is_allowed(monkeypatch, hard):
+    """LevelDB reads tables instead of mapping them, and keeps them open within a fifth of the limit."""
+    set_to = []
+    monkeypatch.setattr(storagenode_main.resource, "getrlimit", lambda which: (256, hard))
+    monkeypatch.setattr(
+        storagenode_main.resource, "setrlimit", lambda which, limits: set_to.append(limits)
+    )
+    storagenode_main._allow_open_files()
+    assert set_to == [(min(hard, 8192), hard)]
+    monkeypatch.setattr(storagenode_main.resource, "getrlimit", lambda which: (hard, hard))
+    storagenode_main._allow_open_files()
+    assert len(set_to) == 1, "nothing is lowered"
