@@ -8,8 +8,8 @@ range compaction begins with exactly that, and over a range that holds no key it
 Damage: blocks are verified whenever they are read, indexes and filters too (`paranoid_checks`), and by
 compactions, which would else write damage anew under a good checksum. What was verified stays as it was, because it
 was read into memory, never mapped (`leveldb_unmapped`). Where LevelDB or plyvel tell less than they know, this
-module looks itself: an iterator that ran out of entries may have skipped a block that it could not read; a table that
-is gone counts as "not found"; a lost `CURRENT` as a new database.
+module looks itself: an iterator that ran out of entries may have skipped a block that it could not read; a table
+that is gone counts as "not found"; a lost `CURRENT` as a new database.
 """
 
 import errno
