@@ -164,6 +164,13 @@ def _add_up(commands: "argparse._SubParsersAction[FlagParser]") -> None:
     up.add_argument(
         "--account-id", type=_account_id, default="000000000000", help="in ARNs (000000000000)"
     )
+    up.add_argument(
+        "--eventual-read-lag",
+        type=_count(0, 60_000),
+        default=0,
+        metavar="MS",
+        help="make eventually consistent reads so old on purpose (0)",
+    )
     up.add_argument("--no-restart", action="store_true", help="leave dead processes dead")
     up.add_argument(
         "--no-fsync",
@@ -191,6 +198,7 @@ def _up(flags: argparse.Namespace) -> int:
         insecure=flags.insecure,
         log_format=flags.log_format,
         fsync=not flags.no_fsync,
+        eventual_read_lag_ms=flags.eventual_read_lag,
         host=host,
     )
     if not options.fsync:

@@ -33,6 +33,7 @@ class UpOptions:
     insecure: bool = False
     log_format: str = "auto"
     fsync: bool = True
+    eventual_read_lag_ms: int = 0
     host: str = LOOPBACK
 
 
@@ -112,6 +113,8 @@ def plan_cluster(
             initial_cluster,
         ]
         flags += [] if options.fsync else ["--no-fsync"]
+        if options.eventual_read_lag_ms:
+            flags += ["--eventual-read-lag", str(options.eventual_read_lag_ms)]
         processes.append(entry(name, ROLE_STORAGE, az, links[name], grpc, flags))
 
     identity = [

@@ -1,18 +1,80 @@
-"""What a cluster client remembers: of each request until its final answer, and of each group's replicas.
+"""What a cluster client remembers: of requests until their final answers, of nodes, and of groups' replicas.
 
 Kept and used by `cluster_client`, which has the rules.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
 
-from proto.messages import Answer, Get, Query, ReadFeed, ReplicaAddress, Stats, Write
-
-if TYPE_CHECKING:
-    from proto.cluster_client import Node
+from proto.client_environment import Dialer
+from proto.link import Link
+from proto.messages import Answer, Get, Message, Query, ReadFeed, ReplicaAddress, Stats, Write
 
 GroupRequest: TypeAlias = Get | Write | Query | ReadFeed | Stats
 OnAnswer: TypeAlias = Callable[[Answer], None]
+
+
+class NodeOwner(Protocol):
+    """Who keeps links to nodes; `cluster_client.ClusterClient`."""
+
+    def node_up(self, node: "Node") -> None:
+        """It can be used from now on."""
+
+    def node_down(self, node: "Node") -> None:
+        """It cannot any more."""
+
+    def take(self, node: "Node", messages: Sequence[Message]) -> None:
+        """It says something."""
+
+
+class Node:
+    """A node that a client keeps a link to, by address. Receives what arrives on that link.
+
+    Attributes:
+        usable: The link is up and the peer is not suspected of being stopped.
+        references: Groups that have a replica here.
+        pinned: A seed: kept without references.
+    """
+
+    __slots__ = (
+        "_owner",
+        "address",
+        "dialer",
+        "heard_tick",
+        "link",
+        "pinned",
+        "references",
+        "usable",
+    )
+
+    def __init__(self, address: str, owner: NodeOwner) -> None:
+        self._owner = owner
+        self.address = address
+        self.link: Link | None = None
+        self.usable = False
+        self.heard_tick = 0
+        self.references = 0
+        self.pinned = False
+        self.dialer: Dialer | None = None
+
+    def on_up(self, link: Link) -> None:
+        """Usable from now on."""
+        self.link = link
+        self.usable = True
+        self._owner.node_up(self)
+
+    def on_down(self, link: Link) -> None:
+        """What was out with it goes elsewhere."""
+        if self.link is link:
+            self.link = None
+            self.usable = False
+            self._owner.node_down(self)
+
+    def on_messages(self, link: Link, messages: list[Message]) -> None:
+        """Whatever it says shows that it is there."""
+        if not self.usable and self.link is link:
+            self.usable = True
+        self._owner.take(self, messages)
 
 
 class Call:
@@ -22,7 +84,9 @@ class Call:
         "attempts",
         "avoid",
         "backoffs",
+        "behind_since",
         "deadline",
+        "is_waived",
         "leader",
         "node",
         "old_ids",
@@ -48,30 +112,54 @@ class Call:
         self.sent_tick = 0
         self.uncertain = False  # an abandoned attempt may have been executed
         self.old_ids: list[int] | None = None
+        self.behind_since: float | None = (
+            None  # when the first replica was not up to date enough for it
+        )
+        self.is_waived = False  # it no longer asks for that
 
 
 class Group:
-    """Where a partition group's replicas are, and which of them is believed to lead."""
+    """Where a partition group's replicas are, which of them is believed to lead, and what was seen of it.
 
-    __slots__ = ("addresses", "by_node_id", "leader", "nearest", "nodes", "turn", "waiting")
+    Attributes:
+        position: Highest index of the group's log that an answer to this process spoke of: eventual reads see all
+            up to there.
+        lagging: Replicas that were behind that lately; others are asked first.
+    """
 
-    def __init__(self, addresses: tuple[ReplicaAddress, ...], nodes: "list[Node]", az: str) -> None:
+    __slots__ = (
+        "addresses",
+        "by_node_id",
+        "lagging",
+        "leader",
+        "nearest",
+        "nodes",
+        "position",
+        "turn",
+        "waiting",
+    )
+
+    def __init__(self, addresses: tuple[ReplicaAddress, ...], nodes: list[Node], az: str) -> None:
         self.addresses = addresses
         self.nodes = nodes
         self.by_node_id = {a.node_id: n for a, n in zip(addresses, nodes, strict=True)}
         self.leader: Node | None = None
         self.waiting: list[int] = []  # ids of abandoned attempts whose calls back off, some no more
         self.turn = 0
+        self.position = 0
+        self.lagging: set[Node] = set()
         self.nearest = [n for a, n in zip(addresses, nodes, strict=True) if a.az == az]
 
-    def near(self) -> "Node | None":
-        """A usable replica for an eventually consistent read: of our zone if there is one, else in turn."""
+    def near(self) -> Node | None:
+        """A usable replica for an eventually consistent read: of our zone if there is one that is up to date, else
+        in turn.
+        """
         for node in self.nearest:
-            if node.usable:
+            if node.usable and node not in self.lagging:
                 return node
         return self.any_but(None)
 
-    def any_but(self, avoid: "Node | None") -> "Node | None":
+    def any_but(self, avoid: Node | None) -> Node | None:
         """The next usable replica in turn; `avoid` only if there is no other."""
         count = len(self.nodes)
         found = None

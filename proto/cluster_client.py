@@ -11,6 +11,12 @@ How a request ends. `call` reports exactly one final answer, at the latest at th
  - `Unavailable`: nobody took the request in time; a write was certainly not executed;
  - `OutcomeUnknown`: a write that may or may not take effect.
 
+Eventual reads see what this process was told before: all that an answer to it, to a write or a read, spoke of. Each
+answer carries the position in its group's log that it stands on; the highest one goes with every eventual read, and
+a replica that is not there yet waits a moment, then says `Behind`, and another one is asked. When no replica can be
+found for `SESSION_WAIT_S`, because who acknowledged is gone with it, the newest that can be had must do
+(`waived_reads` counts them), and is what later reads see from then on.
+
 `NotLeader`, lost links, silent nodes and refusals for the moment are dealt with in here. A write is sent again
 with the same request id, so the group recognises it. Each attempt has an id of its own: a *refusal* that
 belongs to an abandoned attempt says nothing about the attempt after it and is dropped, whereas a success does.
@@ -24,18 +30,20 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from proto.client_environment import IDLE, Dial, Dialer, Environment, Timer
-from proto.client_groups import Call, Group, GroupRequest, OnAnswer
-from proto.link import Link
+from proto.client_environment import IDLE, Dial, Environment, Timer
+from proto.client_groups import Call, Group, GroupRequest, Node, OnAnswer
 from proto.messages import (
     Answer,
+    Behind,
     Catalog,
     Discover,
     FeedPage,
+    Get,
     Message,
     NotLeader,
     OutcomeUnknown,
     Page,
+    Query,
     ReadFeed,
     Refused,
     ReplicaAddress,
@@ -70,83 +78,18 @@ REDIRECTS_MAX = 3
 SILENCE_S_MAX = 3.0
 # When the wheel itself comes this late, our own process stood still and answers wait unread: nobody is blamed.
 STALL_TICKS = 10
+# An eventual read that finds no replica that is as new as what was seen before is patient so long: longer than
+# an election takes.
+SESSION_WAIT_S = 2.0
+# A replica that was behind is not the first to be asked for so long.
+LAGGING_S = 0.2
 DISCOVER_INTERVAL_S = 0.25
 REQUEST_ID_PREFIX_SIZE = 8
 
 _FINAL = frozenset({Value, Written, Page, FeedPage, StatsReply, Refused})
-_WEATHER = frozenset({NotLeader, WrongPartition, Unavailable, OutcomeUnknown})
+_POSITIONED = frozenset({Value, Written, Page, Refused})
+_WEATHER = frozenset({NotLeader, WrongPartition, Unavailable, OutcomeUnknown, Behind})
 _ATTEMPT_TICKS = round(ATTEMPT_TIMEOUT_S / TICK_S)
-
-
-class Node:
-    """A node this client keeps a link to, by address. Receives what arrives on that link."""
-
-    __slots__ = (
-        "_client",
-        "address",
-        "dialer",
-        "heard_tick",
-        "link",
-        "pinned",
-        "references",
-        "usable",
-    )
-
-    def __init__(self, address: str, client: "ClusterClient") -> None:
-        self.address = address
-        self._client = client
-        self.link: Link | None = None
-        self.usable = False  # the link is up and the peer is not suspected of being stopped
-        self.heard_tick = 0
-        self.references = 0  # groups that have a replica here
-        self.pinned = False  # a seed: kept without references
-        self.dialer: Dialer | None = None
-
-    def on_up(self, link: Link) -> None:
-        """Usable from now on."""
-        self.link = link
-        self.usable = True
-        self.heard_tick = self._client._tick
-        self._client._node_up(self)
-
-    def on_down(self, link: Link) -> None:
-        """What was out with it goes elsewhere."""
-        if self.link is link:
-            self.link = None
-            self.usable = False
-            self._client._node_down(self)
-
-    def on_messages(self, link: Link, messages: list[Message]) -> None:
-        """Answers."""
-        client = self._client
-        self.heard_tick = client._tick
-        if not self.usable and self.link is link:
-            self.usable = True
-        pop = client._calls.pop
-        for message in messages:
-            kind = type(message)
-            if kind in _FINAL:
-                call = pop(message.id, None)  # type: ignore[union-attr]
-                if call is None:
-                    continue  # ended already, by its deadline or by another attempt
-                if call.old_ids is not None and not client._accept(call, message):  # type: ignore[arg-type]
-                    continue
-                if call.leader:
-                    group = client._groups.get(call.request.group)
-                    if group is not None and (group.leader is not self or group.waiting):
-                        client._leader_found(group, self)
-                try:
-                    call.on_answer(message)  # type: ignore[arg-type]
-                except Exception:  # one request's failure must not reach the shared link
-                    log.exception("answer handler failed", extra={"peer": self.address})
-            elif kind in _WEATHER:
-                client._weather(self, message)  # type: ignore[arg-type]
-            elif isinstance(message, Catalog):
-                client._discovered(message)
-            else:
-                log.warning(
-                    "unexpected message", extra={"peer": self.address, "kind": kind.__name__}
-                )
 
 
 class ClusterClient:
@@ -154,6 +97,11 @@ class ClusterClient:
 
     All methods are called on the loop's thread. At most `IN_FLIGHT_MAX` requests are unanswered at a time;
     beyond that `call` answers `Unavailable` at once.
+
+    Attributes:
+        cluster_id: Of the cluster, empty until it is known.
+        waived_reads: Eventual reads that were given something older than this process had seen.
+        now: The environment's clock.
     """
 
     def __init__(
@@ -175,6 +123,7 @@ class ClusterClient:
         """
         assert len(request_id_prefix) == REQUEST_ID_PREFIX_SIZE
         self.cluster_id = ""
+        self.waived_reads = 0
         self.now = environment.now
         self._environment = environment
         self._dial = dial
@@ -251,6 +200,7 @@ class ClusterClient:
             group = Group(addresses, nodes, self._az)
             if old is not None:
                 group.leader = old.leader if old.leader in nodes else None
+                group.position = old.position
                 self._release(old)
             self._groups[group_id] = group
         for group_id in removed:
@@ -348,7 +298,8 @@ class ClusterClient:
             request: Its `id` must come from `next_id`.
             on_answer: Takes the final answer.
             deadline: On the environment's clock; no answer later than a tick after it.
-            leader: Whether the leader is to be asked; otherwise the nearest replica.
+            leader: Whether the leader is to be asked; otherwise the nearest replica that has what this process
+                has seen of the group.
         """
         calls = self._calls
         if len(calls) >= IN_FLIGHT_MAX or self._stopped:
@@ -360,7 +311,12 @@ class ClusterClient:
             self._start_ticking()
         group = self._groups.get(request.group)
         if group is not None:
-            node = group.leader if leader else group.near()
+            if leader:
+                node = group.leader
+            else:
+                node = group.near()
+                if type(request) is not ReadFeed:
+                    request.after = group.position  # type: ignore[union-attr]  # only reads come here
             if (
                 node is not None
                 and node.usable
@@ -415,6 +371,8 @@ class ClusterClient:
     def _pick(self, call: Call, group: Group) -> Node | None:
         avoid, call.avoid = call.avoid, None
         preferred = group.leader if call.leader else group.near()
+        if call.behind_since is not None and group.leader is not None and group.leader.usable:
+            preferred = group.leader
         if preferred is not None and preferred.usable and preferred is not avoid:
             return preferred
         return group.any_but(avoid)
@@ -431,6 +389,9 @@ class ClusterClient:
                 request = msgspec.structs.replace(request, timeout_ms=int(left_s * 1000))
             call.request = request
             self._calls[request.id] = call
+        if isinstance(request, Get | Query) and not call.leader:
+            group = self._groups[request.group]
+            request.after = 0 if call.is_waived else group.position
         call.node = node
         patience_s = min(ATTEMPT_TIMEOUT_S * (1 << min(call.attempts, 2)), ATTEMPT_TIMEOUT_S_MAX)
         if isinstance(request, ReadFeed):
@@ -498,8 +459,43 @@ class ClusterClient:
         else:
             self._finish(call, Unavailable(call.request.id, reason))
 
+    def take(self, node: Node, messages: Sequence[Message]) -> None:
+        """Answers."""
+        node.heard_tick = self._tick
+        groups, pop = self._groups, self._calls.pop
+        for message in messages:
+            kind = type(message)
+            if kind in _FINAL:
+                call = pop(message.id, None)  # type: ignore[union-attr]
+                if call is None:
+                    continue  # ended already, by its deadline or by another attempt
+                if call.old_ids is not None and not self._accept(call, message):  # type: ignore[arg-type]
+                    continue
+                group = groups.get(call.request.group)
+                if group is not None:
+                    if kind in _POSITIONED:
+                        position = message.position  # type: ignore[union-attr]
+                        if position > group.position or call.is_waived:
+                            group.position = position
+                    if call.leader and (group.leader is not node or group.waiting):
+                        self._leader_found(group, node)
+                try:
+                    call.on_answer(message)  # type: ignore[arg-type]
+                except Exception:  # one request's failure must not reach the shared link
+                    log.exception("answer handler failed", extra={"peer": node.address})
+            elif kind in _WEATHER:
+                self._weather(node, message)  # type: ignore[arg-type]
+            elif isinstance(message, Catalog):
+                self._discovered(message)
+            else:
+                log.warning(
+                    "unexpected message", extra={"peer": node.address, "kind": kind.__name__}
+                )
+
     def _weather(
-        self, node: Node, message: NotLeader | WrongPartition | Unavailable | OutcomeUnknown
+        self,
+        node: Node,
+        message: NotLeader | WrongPartition | Unavailable | OutcomeUnknown | Behind,
     ) -> None:
         """An attempt was not executed, or nobody knows."""
         call = self._calls.get(message.id)
@@ -535,7 +531,31 @@ class ClusterClient:
                     return
             case OutcomeUnknown():
                 call.uncertain = True
+            case Behind():
+                if group is not None:
+                    self._note_lagging(group, node)
+                call.avoid = node
+                if self._is_patient(call) and call.redirects < REDIRECTS_MAX:
+                    call.redirects += 1
+                    call.node = None
+                    self._route(call)
+                    return
         self._back_off(call)
+
+    def _note_lagging(self, group: Group, node: Node) -> None:
+        if node not in group.lagging:
+            group.lagging.add(node)
+            self._environment.call_later(LAGGING_S, lambda: group.lagging.discard(node))
+
+    def _is_patient(self, call: Call) -> bool:
+        """Whether an eventual read still looks for a replica that has what was seen; else any state will do."""
+        now = self.now()
+        if call.behind_since is None:
+            call.behind_since = now
+        if now - call.behind_since > SESSION_WAIT_S and not call.is_waived:
+            call.is_waived = True
+            self.waived_reads += 1
+        return not call.is_waived
 
     def _follow(self, call: Call, node: Node, group: Group, hint: str | None) -> bool:
         """Go where a `NotLeader` points; False when it points nowhere of use."""
@@ -555,13 +575,15 @@ class ClusterClient:
         self._route(call)
         return True
 
-    # --- links and time ---
+    # --- links (`client_groups.NodeOwner`) and time ---
 
-    def _node_up(self, node: Node) -> None:
+    def node_up(self, node: Node) -> None:
+        """It may know where the catalog is."""
+        node.heard_tick = self._tick
         if not self.is_discovered and node.link is not None:
             node.link.send(Discover(self.next_id()))
 
-    def _node_down(self, node: Node) -> None:
+    def node_down(self, node: Node) -> None:
         """What was out with this node goes elsewhere."""
         for group in self._groups.values():
             if group.leader is node:

@@ -157,14 +157,17 @@ class Discover(msgspec.Struct, array_like=True, tag=10, gc=False, frozen=True):
     id: int
 
 
-class Get(msgspec.Struct, array_like=True, tag=11, gc=False, frozen=True):
-    """Read one stored item. `strong` asks the leader; otherwise any replica answers."""
+class Get(msgspec.Struct, array_like=True, tag=11, gc=False):
+    """Read one stored item. `strong` asks the leader; otherwise any replica answers that has applied the group's
+    log up to `after` (set by `cluster_client`; 0: any).
+    """
 
     id: int
     group: int
     key: bytes
     strong: bool
     timeout_ms: int = 0
+    after: int = 0
 
 
 class Write(msgspec.Struct, array_like=True, tag=12, gc=False, frozen=True):
@@ -183,7 +186,7 @@ class Write(msgspec.Struct, array_like=True, tag=12, gc=False, frozen=True):
     local_indexes: list[LocalIndexRule] = []
 
 
-class Query(msgspec.Struct, array_like=True, tag=13, gc=False, frozen=True):
+class Query(msgspec.Struct, array_like=True, tag=13, gc=False):
     """Read stored items in key order from `start` (inclusive) to `end` (exclusive); Scan uses it too.
 
     Attributes:
@@ -196,6 +199,7 @@ class Query(msgspec.Struct, array_like=True, tag=13, gc=False, frozen=True):
         part: Which part of item collections to read (`key_encoding.part_of`): for a Scan of a table that has
             local indexes, or of such an index. -1 reads everything in the range.
         fetch: Read entries of a local index, but filter and return the items that they stand for.
+        after: As of `Get`.
     """
 
     id: int
@@ -214,6 +218,7 @@ class Query(msgspec.Struct, array_like=True, tag=13, gc=False, frozen=True):
     timeout_ms: int = 0
     part: int = -1
     fetch: bool = False
+    after: int = 0
 
 
 class ReadFeed(msgspec.Struct, array_like=True, tag=14, gc=False, frozen=True):
@@ -234,6 +239,9 @@ class Stats(msgspec.Struct, array_like=True, tag=15, gc=False, frozen=True):
 
 
 # --- answers ---------------------------------------------------------------------------------------------
+#
+# The `position` of an answer is an index of the group's log: what the answer says, or did, is in every state that
+# has applied the log up to there. 0: not known.
 
 
 class Catalog(msgspec.Struct, array_like=True, tag=30, gc=False, frozen=True):
@@ -255,6 +263,7 @@ class Value(msgspec.Struct, array_like=True, tag=31, gc=False, frozen=True):
 
     id: int
     value: bytes | None
+    position: int = 0
 
 
 class Written(msgspec.Struct, array_like=True, tag=32, gc=False, frozen=True):
@@ -262,6 +271,7 @@ class Written(msgspec.Struct, array_like=True, tag=32, gc=False, frozen=True):
 
     id: int
     results: list[ActionResult]
+    position: int = 0
 
 
 class Page(msgspec.Struct, array_like=True, tag=33, gc=False, frozen=True):
@@ -285,6 +295,7 @@ class Page(msgspec.Struct, array_like=True, tag=33, gc=False, frozen=True):
     last: bytes | None
     fetched_size: int = 0
     fetched_units: int = 0
+    position: int = 0
 
 
 class FeedPage(msgspec.Struct, array_like=True, tag=34, gc=False, frozen=True):
@@ -315,6 +326,7 @@ class Refused(msgspec.Struct, array_like=True, tag=40, gc=False, frozen=True):
     code: str
     message: str
     reasons: list[Reason] = []
+    position: int = 0
 
 
 class NotLeader(msgspec.Struct, array_like=True, tag=41, gc=False, frozen=True):
@@ -345,6 +357,14 @@ class OutcomeUnknown(msgspec.Struct, array_like=True, tag=44, gc=False, frozen=T
     reason: str
 
 
+class Behind(msgspec.Struct, array_like=True, tag=45, gc=False, frozen=True):
+    """This replica has not applied the log up to a read's `after`, and has waited for it as long as it does.
+    Another one may have.
+    """
+
+    id: int
+
+
 Request: TypeAlias = Discover | Get | Write | Query | ReadFeed | Stats
 Answer: TypeAlias = (
     Catalog
@@ -358,5 +378,6 @@ Answer: TypeAlias = (
     | WrongPartition
     | Unavailable
     | OutcomeUnknown
+    | Behind
 )
 Message: TypeAlias = Hello | RaftBatch | Request | Answer

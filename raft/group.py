@@ -223,6 +223,12 @@ class Group(Protocol):
         leadership was confirmed by a majority after this call; False when that cannot be had.
         """
 
+    def ask_commit(self, index: LogIndex) -> None:
+        """Somebody waits for `index` to be applied here: ask the leader to say at once that it is committed,
+        instead of with its next append or within `commit_notice_s`. Costs a small message each way; may be lost,
+        so it is no more than a help. Nothing happens where no leader is known.
+        """
+
     def transfer_leadership(self, to: ReplicaId | None = None) -> bool:
         """Ask a replica to take over as soon as it is caught up (planned stop); until then no proposal is
         accepted. Asked again, asks again. False: no other voter can be reached, or we do not lead.

@@ -40,6 +40,7 @@ from raft.wire import (
     ACK_SUCCESS,
     Ack,
     Append,
+    CommitRequest,
     Entry,
     Message,
     PreVoteAnswer,
@@ -459,34 +460,71 @@ class Guard(Voting):
         )
 
     def send_notices(self) -> None:
-        """Tell followers of commits they have not heard of, by an append at their match: it verifies that.
+        """Tell followers of commits they have not heard of."""
+        core = self.core
+        if core.is_leader:
+            for peer in sorted(core.match_index):
+                self._notify(peer)
+
+    def _notify(self, peer: int) -> None:
+        """Tell a follower of commits by an append at its match: it verifies that.
 
         Asks for no ack (sequence 0): it carries nothing to be acknowledged.
         """
-        core, journal = self.core, self.journal
-        if not core.is_leader:
+        core, journal, told = self.core, self.journal, self.leadership.told_commit
+        commit, match = core.commit_index, core.match_index[peer]
+        known = min(commit, match)
+        if known <= told.get(peer, 0) or match < journal[0][1] or peer not in self.up:
             return
-        commit, first = core.commit_index, journal[0][1]
-        told = self.leadership.told_commit
-        for peer, match in sorted(core.match_index.items()):
-            known = min(commit, match)
-            if known <= told.get(peer, 0) or match < first or peer not in self.up:
-                continue
-            told[peer] = known
-            self.appends.append(
-                Append(
-                    self.group,
-                    self.replica_id,
-                    int(peer),
-                    core.term,
-                    commit,
-                    0,
-                    self.moment.now,
-                    match,
-                    journal.term_at(match),
-                    [],
-                )
+        told[peer] = known
+        self.appends.append(
+            Append(
+                self.group,
+                self.replica_id,
+                int(peer),
+                core.term,
+                commit,
+                0,
+                self.moment.now,
+                match,
+                journal.term_at(match),
+                [],
             )
+        )
+
+    def ask_commit(self, index: int) -> None:
+        """Ask the leader, if one can be reached, to tell us at once when `index` is committed."""
+        core = self.core
+        leader = core.leader
+        if leader is not None and leader != self.replica_id and leader in self.up:
+            self.others.append(
+                CommitRequest(self.group, self.replica_id, int(leader), core.term, index)
+            )
+
+    def _on_commit_request(self, m: CommitRequest) -> None:
+        core = self.core
+        if (
+            core.is_leader
+            and m.term == core.term
+            and m.source in core.match_index
+            and m.index <= self.journal[-1][1]  # what was committed anywhere is in a leader's log
+        ):
+            asked = self.leadership.asked_commit
+            asked[m.source] = max(m.index, asked.get(m.source, 0))
+
+    def answer_commit_requests(self) -> None:
+        """Tell those who asked, as far as it is committed and they are known to have it: the rest when it is."""
+        core, leadership = self.core, self.leadership
+        if leadership.term != core.term or not core.is_leader:
+            return
+        asked = leadership.asked_commit
+        for peer, index in sorted(asked.items()):
+            match = core.match_index.get(peer, 0)
+            if index <= core.commit_index and index <= match:
+                self._notify(peer)  # (says nothing if that is on its way already)
+                del asked[peer]
+            elif not match:
+                del asked[peer]  # no member any more, or has nothing of ours
 
     @property
     def has_untold_commit(self) -> bool:
@@ -565,4 +603,5 @@ _HANDLERS: dict[type, Callable[[Guard, Any], None]] = {
     TimeoutNow: Guard._on_timeout_now,
     StaleTerm: Guard._on_stale_term,
     SnapshotNotice: Guard._on_snapshot_notice,
+    CommitRequest: Guard._on_commit_request,
 }

@@ -18,6 +18,7 @@ class Leadership:
     __slots__ = (
         "ack_sent_at",
         "ack_sequence",
+        "asked_commit",
         "lease_until",
         "reads",
         "reset_sequence",
@@ -35,6 +36,8 @@ class Leadership:
         self.success_sequence: dict[int, int] = {}
         # Highest commit index that an append told each follower in a form it may act on.
         self.told_commit: dict[int, int] = {}
+        # Index that a follower asked to hear of as soon as it is committed.
+        self.asked_commit: dict[int, int] = {}
         self.snapshot_notice_at: dict[int, float] = {}
         self.lease_until = NEVER
         self.reads: list[tuple[int, int, Callable[[bool], None]]] = []

@@ -264,6 +264,12 @@ class Replica:
         self._new_reads.append(on_ready)
         self._host.activate(self)
 
+    def ask_commit(self, index: LogIndex) -> None:
+        """Ask the leader to tell us at once when `index` is committed."""
+        if not self.is_failed and not self._core.is_leader:
+            self.guard.ask_commit(index)
+            self._host.activate(self)
+
     def transfer_leadership(self, to: ReplicaId | None = None) -> bool:
         """Hand over as soon as a follower has the whole log. Proposals rest from now on until that must have
         happened (`election_max_s`), so that it comes to be; leases, once asked, until the term ends.
@@ -503,6 +509,8 @@ class Replica:
         if guard.leadership.reads:
             for callback in guard.ready_reads():
                 callback(True)
+        if guard.leadership.asked_commit:
+            guard.answer_commit_requests()
         if guard.wants_notice:
             guard.wants_notice = False
             if core.is_leader and guard.has_untold_commit:

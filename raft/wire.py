@@ -133,6 +133,18 @@ class SnapshotNotice(msgspec.Struct, array_like=True, tag=9, gc=False, frozen=Tr
     sent_at: float
 
 
+class CommitRequest(msgspec.Struct, array_like=True, tag=10, gc=False, frozen=True):
+    """Follower to leader: somebody waits here for `index` to be committed; tell me at once, without the usual
+    pause. It claims nothing and changes nothing that is replicated.
+    """
+
+    group: Natural
+    source: Natural
+    target: Natural
+    term: Natural
+    index: Natural
+
+
 Message: TypeAlias = (
     Append
     | Ack
@@ -143,6 +155,7 @@ Message: TypeAlias = (
     | TimeoutNow
     | StaleTerm
     | SnapshotNotice
+    | CommitRequest
 )
 
 

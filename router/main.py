@@ -128,6 +128,11 @@ async def _serve(flags: argparse.Namespace) -> None:
 def _add_gauges(router: Router, http: HttpServer) -> None:
     metrics, client, catalog = router.metrics, router.client, router.catalog
     metrics.gauge(
+        "quorate_router_session_reads_waived",
+        "Eventual reads, since the start, that no replica could answer as new as this router had seen.",
+        lambda: float(client.waived_reads),
+    )
+    metrics.gauge(
         "quorate_router_http_connections",
         "Open client connections.",
         lambda: float(len(http.connections)),

@@ -34,6 +34,7 @@ from storagenode.engine import Engine, EngineDamage, EngineFailure
 from storagenode.hand_over import hand_over
 from storagenode.healing import Healer
 from storagenode.joining import Joining
+from storagenode.lagging import LaggingView
 from storagenode.log_entries import UnknownFormat
 from storagenode.metrics import MeasuredLog, NodeCollector
 from storagenode.node import Node
@@ -67,6 +68,7 @@ class Options:
         item_collection_size_max: Bytes of an item collection in a table with local indexes.
         scrub_interval_s: How often the replicas of each partition are compared; 0: never.
         snapshot_rate: Bytes per second of snapshots sent, and as many received; 0: no limit.
+        eventual_read_lag_s: How old eventual reads are, on purpose; 0: as new as can be.
         keep_damaged: Stop on damage, instead of starting again as a new disk.
         raft: Of replication.
     """
@@ -81,6 +83,7 @@ class Options:
     item_collection_size_max: int = ITEM_COLLECTION_SIZE_BYTES_MAX
     scrub_interval_s: float = INTERVAL_S
     snapshot_rate: int = RATE_BYTES
+    eventual_read_lag_s: float = 0.0
     keep_damaged: bool = False
     raft: Settings = field(default_factory=Settings)
 
@@ -196,6 +199,8 @@ class StorageNode:
             self._replica_failed,
         )
         self._peers.listen(self._host)
+        lag_s = options.eventual_read_lag_s
+        self._lagging = LaggingView(self._engine, self._environment, lag_s) if lag_s else None
         self._sender = SnapshotSender(self._engine, self._environment, options.snapshot_rate)
         self._receiver = SnapshotReceiver(
             self._peers.reachable, platform.now, options.snapshot_rate, platform.open_channel
@@ -212,6 +217,7 @@ class StorageNode:
             self._receiver.fetch,
             self._spawn,
             options.item_collection_size_max,
+            self._lagging,
         )
         self._requests = Requests(self.node, self._host, self._peers)
         self._healer = Healer(
@@ -422,6 +428,8 @@ class StorageNode:
         self._host.stop()
         self._files.close()
         self._sender.close()
+        if self._lagging is not None:
+            self._lagging.stop()
         self._engine.close()
         log.info("stopped")
 

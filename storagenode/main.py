@@ -46,6 +46,7 @@ from storagenode.data_directory import (
     set_aside,
 )
 from storagenode.engine import EngineDamage, EngineFailure
+from storagenode.lagging import EVENTUAL_READ_LAG_MS_MAX
 from storagenode.leveldb_engine import LevelEngine
 from storagenode.log_entries import UnknownFormat
 from storagenode.scrubbing import INTERVAL_S
@@ -82,6 +83,14 @@ def _margin(text: str) -> float:
     if not 0 <= margin <= 1:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0 to 1")
     return margin
+
+
+def _milliseconds(text: str) -> int:
+    """An argparse `type`: up to a minute."""
+    milliseconds = int(text)
+    if not 0 <= milliseconds <= EVENTUAL_READ_LAG_MS_MAX:
+        raise argparse.ArgumentTypeError(f"{text}: expected 0 to {EVENTUAL_READ_LAG_MS_MAX}")
+    return milliseconds
 
 
 def snapshot_rate(text: str) -> int:
@@ -139,6 +148,13 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
         default=RATE_BYTES,
         metavar="BYTES",
         help="per second, of snapshots sent, and as much received; 0: no limit (33554432)",
+    )
+    parser.add_argument(
+        "--eventual-read-lag",
+        type=_milliseconds,
+        default=0,
+        metavar="MS",
+        help="make eventually consistent reads so old on purpose, to find code that counts on fresh ones (0)",
     )
     parser.add_argument(
         "--keep-damaged",
@@ -240,6 +256,7 @@ def _options(flags: argparse.Namespace) -> Options:
         scrub_interval_s=flags.scrub_interval,
         raft=Settings(clock_drift_margin=flags.clock_drift_margin),
         snapshot_rate=flags.snapshot_rate,
+        eventual_read_lag_s=flags.eventual_read_lag / 1000,
         keep_damaged=flags.keep_damaged,
     )
 

@@ -43,6 +43,7 @@ from storagenode.engine import (
     group_key,
     group_of_key,
 )
+from storagenode.lagging import LaggingView
 from storagenode.log_entries import (
     ReplicaState,
     decode_applied,
@@ -99,6 +100,7 @@ class Node:
         fetch_snapshot: FetchSnapshot,
         spawn: Callable[[Awaitable[None]], object],
         collection_size_max: int = ITEM_COLLECTION_SIZE_BYTES_MAX,
+        lagging: LaggingView | None = None,
     ) -> None:
         """Create; `recover` follows.
 
@@ -114,6 +116,7 @@ class Node:
             fetch_snapshot: Brings one.
             spawn: Runs something beside the loop's callbacks; its exceptions end the process.
             collection_size_max: Bytes that an item collection may have in a table with local indexes.
+            lagging: What eventual reads see instead of the engine, if anything.
         """
         self.replicas: dict[GroupId, Replica] = {}
         self.catalog: tuple[ReplicaAddress, ...] = ()
@@ -142,6 +145,7 @@ class Node:
             wall_micros,
             self._snapshot_wanted,
             collection_size_max,
+            lagging,
             lambda replica: self.on_fault(replica),
             lambda replica, index: self.on_scrub(replica, index),
         )

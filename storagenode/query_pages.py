@@ -114,8 +114,8 @@ class PageScan:
         self.close()
         return True
 
-    def page(self) -> Page:
-        """The answer, once finished."""
+    def page(self, position: int = 0) -> Page:
+        """The answer, once finished, read from the state that the log had made at `position`."""
         return Page(
             self._query.id,
             b",".join(self._bodies),
@@ -125,6 +125,7 @@ class PageScan:
             self._last,
             self._fetched_size,
             self._fetched_units,
+            position,
         )
 
     def close(self) -> None:

@@ -37,6 +37,7 @@ from raft.group import (
 from storagenode.apply_round import ApplyRound
 from storagenode.change_feed import RECORDS_KEPT, FeedReaders
 from storagenode.engine import APPLIED, DATA, Engine, EngineFailure, Mutation, feed_key, group_key
+from storagenode.lagging import LaggingView
 from storagenode.log_entries import (
     STATE_VERSION,
     AppliedState,
@@ -73,6 +74,7 @@ class Surroundings:
         wall_micros: Wall clock in microseconds: what the leader stamps writes with.
         snapshot_wanted: Told that a replica needs a snapshot (replica, source, index).
         collection_size_max: Bytes that an item collection may have in a table with local indexes.
+        lagging: What eventual reads see instead of the engine, if anything.
         on_fault: Told that a replica went out of service.
         on_scrub: Told that the engine holds just what an entry left that asks for a digest (replica, index).
     """
@@ -84,6 +86,7 @@ class Surroundings:
     wall_micros: Callable[[], int]
     snapshot_wanted: "Callable[[Replica, Member, LogIndex], None]"
     collection_size_max: int = ITEM_COLLECTION_SIZE_BYTES_MAX
+    lagging: LaggingView | None = None
     on_fault: "Callable[[Replica], None]" = lambda replica: None
     on_scrub: "Callable[[Replica, LogIndex], None]" = lambda replica, index: None
 
@@ -145,7 +148,13 @@ class Replica:
         self._applied_key = group_key(APPLIED, group_id)
         self._gathering = False  # joined this turn's round
         self._reads = Reads(
-            self.standing, environment, engine, surroundings.round, surroundings.scans, self.fail
+            self.standing,
+            environment,
+            engine,
+            surroundings.round,
+            surroundings.scans,
+            self.fail,
+            surroundings.lagging,
         )
         self._writes = Writes(
             self.standing,
@@ -180,6 +189,7 @@ class Replica:
         self.configuration = configuration
         self.applied_index = index
         self.applied_term = term
+        self.standing.position = index
 
     def attach(self, group: Group) -> None:
         """The group that drives this state machine."""
@@ -350,6 +360,8 @@ class Replica:
     def flushed(self) -> None:
         """The engine has everything applied."""
         self._gathering = False
+        self.standing.position = self.applied_index
+        self._reads.moved_on()
         if self._flushed_feed_position != self._feed_position:
             self._flushed_feed_position = self._feed_position
             try:
@@ -369,6 +381,7 @@ class Replica:
         self.standing.is_installing = True
         self.standing.is_leading = False
         self._refuse_waiting()
+        self._reads.refuse_behind()
 
     def stand_on(self, capture: Capture) -> None:
         """The engine holds the state of `capture`; `catch_up` follows."""
@@ -377,6 +390,7 @@ class Replica:
         self.standing.fault = None
         self.engine_held = AppliedState(0, 0)
         self._load(capture.state, capture.configuration, capture.index, capture.term)
+        self._reads.begin_state()
 
     def catch_up(self) -> bool:
         """Apply some of what was committed here since `begin_install`, from the log. When nothing is left of it
@@ -413,6 +427,7 @@ class Replica:
             standing.faults += 1
             standing.is_leading = False
             self._refuse_waiting()
+            self._reads.refuse_behind()
             if standing.role is Role.LEADER:
                 standing.group.transfer_leadership()
             self._on_fault(self)
@@ -427,6 +442,7 @@ class Replica:
         self.standing.is_stopping = True
         self.standing.is_leading = False
         self._refuse_waiting()
+        self._reads.refuse_behind()
         self._feed.end()
 
     def _refuse_waiting(self) -> None:

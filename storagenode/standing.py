@@ -10,6 +10,7 @@ class Standing:
     Attributes:
         role: Raft's role of this replica.
         leader: The leader it knows of.
+        position: Log index up to which the engine holds everything: what reads see.
         leader_seen: Whether a leader vouched for our state since the start of the process.
         is_leading: Leader, and everything of earlier terms is applied. Set by raft's word, cleared by the first
             sign of its end.
@@ -33,6 +34,7 @@ class Standing:
         "is_stopping",
         "leader",
         "leader_seen",
+        "position",
         "role",
     )
 
@@ -40,6 +42,7 @@ class Standing:
         self._group: Group | None = None
         self.role = Role.FOLLOWER
         self.leader: Member | None = None
+        self.position = 0
         self.leader_seen = False
         self.is_leading = False
         self.fault: str | None = None

@@ -176,7 +176,8 @@ class Writes:
                 self._queue.append(pending)
             else:
                 self._queued_bytes -= pending.size_bytes
-                self._finish(pending, partial(_remembered, results=results))
+                position = self._standing.position
+                self._finish(pending, partial(_remembered, results=results, position=position))
 
     def refuse_waiting(self) -> None:
         """Leadership, or service, is over: answer every write that is not proposed yet."""
@@ -200,7 +201,8 @@ class Writes:
         request_id = request.request_id
         results = self.memory.get(request_id)
         if results is not None:
-            link.send(_remembered(request.id, results))
+            self._round.flush()  # normally empty
+            link.send(_remembered(request.id, results, standing.position))
             return
         pending = self._by_request_id.get(request_id)
         if pending is not None:
@@ -374,12 +376,14 @@ class Writes:
         def finish(confirmed: bool) -> None:
             if not confirmed:
                 self._finish(pending, self._standing.refusal)
-            elif isinstance(effect, Refusal):
+                return
+            position = self._standing.position
+            if isinstance(effect, Refusal):
                 code, message, reasons = effect.code, effect.message, effect.reasons
-                self._finish(pending, lambda id_: Refused(id_, code, message, reasons))
+                self._finish(pending, lambda id_: Refused(id_, code, message, reasons, position))
             else:
                 results = effect.results
-                self._finish(pending, lambda id_: Written(id_, results))
+                self._finish(pending, lambda id_: Written(id_, results, position))
 
         proposal = self._proposals.get(depends_on)
         if proposal is not None:
@@ -412,17 +416,16 @@ class Writes:
 
     def _settled(self, proposal: Proposal, outcome: Outcome, index: LogIndex) -> None:
         """The entry was committed and applied, or the leadership that proposed it is over."""
-        del index
         self._proposals.pop(proposal.number, None)
         committed = outcome is Outcome.COMMITTED
         if committed:
             forget = self._by_request_id.pop
             for pending, done in zip(proposal.writes, proposal.entry.outcomes, strict=True):
                 forget(done.request_id, None)
-                pending.link.send(Written(pending.request.id, done.results))
+                pending.link.send(Written(pending.request.id, done.results, index))
                 if pending.also is not None:
                     for link, request_id in pending.also:
-                        link.send(Written(request_id, done.results))
+                        link.send(Written(request_id, done.results, index))
         else:
             # What later proposals were evaluated on is void: none before leadership begins anew.
             self._standing.is_leading = False
@@ -436,10 +439,10 @@ class Writes:
             dependent(committed)
 
 
-def _remembered(request_id: int, results: list[ActionResult]) -> Answer:
-    """The answer to a write that was done before; empty results were too large to remember."""
+def _remembered(request_id: int, results: list[ActionResult], position: int) -> Answer:
+    """The answer to a write that was done before `position`; empty results were too large to remember."""
     if results:
-        return Written(request_id, results)
+        return Written(request_id, results, position)
     return OutcomeUnknown(request_id, "done, but what it returned is forgotten")
 
 

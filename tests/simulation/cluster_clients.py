@@ -5,6 +5,7 @@ from typing import Any
 
 from tests.cluster.linearizability import Operation
 from tests.simulation.cluster_processes import RouterProcess
+from tests.simulation.cluster_sessions import Sessions
 from tests.simulation.cluster_walks import INDEXES, TABLE, begin_walk, mark_of
 from tests.simulation.cluster_world import World
 
@@ -68,6 +69,7 @@ class Clients:
         self.is_on = True
         self.is_over = False
         self.histories: dict[str, list[Operation]] = {k: [] for k in REGISTERS + COUNTERS}
+        self.sessions = Sessions(world)
         self._written: dict[str, set[Any]] = {k: {None} for k in self.histories}
         self._seen: dict[str, Any] = dict.fromkeys(self.histories)
         self._unique = 0
@@ -93,7 +95,14 @@ class Clients:
             self.walk(router, key, lambda _: self._think())
         else:
             kind = rng.choice(("add", "add", "read", "glance") if key in COUNTERS else KINDS)
-            self.perform(router, kind, key, lambda _: self._think())
+            self.perform(router, kind, key, lambda done: self._look_or_think(router, key, done))
+
+    def _look_or_think(self, router: RouterProcess, key: str, done: bool) -> None:
+        """Sometimes what was just answered is read at once, through the same router, eventually consistent."""
+        if self.is_on and done and self.world.rng.random() < 0.4:
+            self.perform(router, "glance", key, lambda _: self._think())
+        else:
+            self._think()
 
     def _think(self) -> None:
         self.world.after(self.world.rng.expovariate(self._rate), self._next)
@@ -147,7 +156,7 @@ class Clients:
         invoked = world.now
 
         def judge(status: int, body: dict[str, Any]) -> bool:
-            return self._judge(kind, key, argument, invoked, status, body)
+            return self._judge(router, kind, key, argument, invoked, status, body)
 
         self.ask(router, kind, name, members, judge, then, key, argument)
 
@@ -188,7 +197,14 @@ class Clients:
         return bool(unanswered)
 
     def _judge(
-        self, kind: str, key: str, argument: Any, invoked: float, status: int, body: dict[str, Any]
+        self,
+        router: RouterProcess,
+        kind: str,
+        key: str,
+        argument: Any,
+        invoked: float,
+        status: int,
+        body: dict[str, Any],
     ) -> bool:
         """Record what the answer says."""
         world, code = self.world, str(body.get("__type", "")).rpartition("#")[2]
@@ -211,8 +227,12 @@ class Clients:
             case _:
                 world.violate("answer", (kind, key, status, body))
         if kind == "glance":
-            self.seen_eventually(key, result)
+            self.seen_eventually(router, key, result, invoked)
             return True
+        if is_read or result is not False:
+            value = result if is_read or kind == "add" else argument
+            value = argument[1] if kind == "swap" else value
+            self.sessions.note(router, key, kind, value, invoked)
         if is_read or kind == "write":
             self._seen[key] = argument if kind == "write" else result
         history.append(Operation(kind, argument, result, invoked, world.now))
@@ -245,6 +265,7 @@ class Clients:
                 operation = Operation("write", value, None, invoked)
                 if status == 200 and key not in unknown:
                     operation = Operation("write", value, None, invoked, world.now)
+                    self.sessions.note(router, key, "write", value, invoked)
                 self.histories[key].append(operation)
             return status == 200
 
@@ -272,8 +293,9 @@ class Clients:
                 if is_strong:
                     read = Operation("read", None, value, invoked, world.now)
                     self.histories[key].append(read)
+                    self.sessions.note(router, key, "read", value, invoked)
                 else:
-                    self.seen_eventually(key, value)
+                    self.seen_eventually(router, key, value, invoked)
             return True
 
         asked = {"Keys": [key_of(key) for key in keys], "ConsistentRead": is_strong}
@@ -287,7 +309,8 @@ class Clients:
     def partition_of(self, name: str) -> str:
         return str(key_of(name)["pk"]["S"])
 
-    def seen_eventually(self, name: str, value: Any) -> None:
+    def seen_eventually(self, router: RouterProcess, name: str, value: Any, invoked: float) -> None:
+        self.sessions.note(router, name, "glance", value, invoked)
         if value not in self._written[name]:
             self.world.violate("never-written", (name, value))
 

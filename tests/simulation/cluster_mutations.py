@@ -8,11 +8,14 @@ from unittest import mock
 import msgspec
 
 import datamodel.stored_items
+import proto.cluster_client
 import storagenode.registration
+from proto.messages import Value, Written
 from raft.journal import GroupJournal
 from raft.node_log import NodeLog
 from raft.replica import Replica as RaftReplica
 from storagenode.indexing import Indexing
+from storagenode.reading import Reads
 from storagenode.replica import Replica
 from storagenode.request_memory import RequestMemory
 from storagenode.scrubbing import Scrubber
@@ -125,5 +128,8 @@ MUTATIONS: dict[str, tuple[Any, str, Any]] = {
     "entries stay in indexes": (Indexing, "mutations", _keep_entries),
     "nothing behind a snapshot": (Replica, "catch_up", _forget_what_came_meanwhile),
     "newest disk by its clock": (storagenode.registration, "replace", _as_the_clock_says),
+    "writes forgotten by their router": (proto.cluster_client, "_POSITIONED", frozenset({Value})),
+    "reads forgotten by their router": (proto.cluster_client, "_POSITIONED", frozenset({Written})),
+    "eventual reads of whatever is there": (Reads, "_wait", Reads._answer),
     "commit known late after a start": (GroupJournal, "learn_commit", lambda self, *_: True),
 }

@@ -34,7 +34,9 @@ class Records(Protocol):
     histories: dict[str, list[Operation]]
 
     def partition_of(self, name: str) -> str: ...
-    def seen_eventually(self, name: str, value: Any) -> None: ...
+    def seen_eventually(
+        self, router: RouterProcess, name: str, value: Any, invoked: float
+    ) -> None: ...
     def ask(
         self,
         router: RouterProcess,
@@ -111,7 +113,7 @@ def _next_page(
         if status not in (0, 200, 503):
             world.violate("answer", (walk.kind, status, body))
         if status == 200:
-            _judge_page(records, walk, body)
+            _judge_page(records, router, walk, body)
         return status == 200
 
     def more(ok: bool) -> None:
@@ -124,7 +126,7 @@ def _next_page(
     records.ask(router, walk.kind, operation, dict(walk.members), judge, more)
 
 
-def _judge_page(records: Records, walk: Walk, body: dict[str, Any]) -> None:
+def _judge_page(records: Records, router: RouterProcess, walk: Walk, body: dict[str, Any]) -> None:
     world, items, last = records.world, body["Items"], body.get("LastEvaluatedKey")
     detail = (walk.kind, walk.members, body)
     if (
@@ -145,7 +147,7 @@ def _judge_page(records: Records, walk: Walk, body: dict[str, Any]) -> None:
             read = Operation("read", None, value, walk.page_began, world.now)
             records.histories[name].append(read)
         else:
-            records.seen_eventually(name, value)
+            records.seen_eventually(router, name, value, walk.page_began)
     _check_order(records, walk, found, items, detail)
     if walk.is_strong and walk.index != "by-w":
         _judge_missing(records, walk, found, last)

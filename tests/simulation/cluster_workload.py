@@ -156,6 +156,7 @@ class Run:
         self._converge(deadline)
         are_left = self.clients.give_up()
         check_histories(world, self.clients.histories)
+        self.clients.sessions.check(self.clients.histories)
         if world.rng.random() < 0.4:
             if (
                 are_left

@@ -6,6 +6,7 @@ nothing may, and with the rule switched off that it is about, where something mu
 
 from collections import deque
 from dataclasses import replace
+from functools import partial
 
 from raft.elections import NEVER
 from raft.group import Configuration, Member, Role
@@ -212,6 +213,32 @@ def followers_hear_of_commits() -> str:
         return "not acknowledged"
     lag = [n for n in "BC" if stage.replica(n).status().applied_index < operation.index]
     return f"{lag} did not hear" if lag else ""
+
+
+def followers_that_wait_hear_at_once() -> str:
+    """Followers on which somebody waits for a commit hear of it before the usual pause is over: one that has the
+    entry already, and one that asked before it had it; also when what they ask for is not committed yet.
+    """
+    for delivered in ("BC", "B"):
+        stage = Stage()
+        stage.lead("A")
+        stage.exchange("ABC", 0.02)
+        operation = stage.put("A")
+        for name in delivered:
+            stage.deliver("A", name)
+        for name in "BC":
+            replica = stage.replica(name)
+            stage.node(name).step(partial(replica.ask_commit, operation.index))
+            stage.pause(0.0)
+            stage.deliver(name, "A")
+        for _ in range(4):
+            for name in "BC":
+                stage.deliver("A", name)
+                stage.deliver(name, "A")
+        lag = [n for n in "BC" if stage.replica(n).status().applied_index < operation.index]
+        if lag:
+            return f"{lag} did not hear"
+    return ""
 
 
 def early_appends_of_a_crashed_leader() -> str:

@@ -222,6 +222,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
             ((Guard, "send_notices", nothing),),
         ),
         Rule(
+            "Followers on which somebody waits for a commit hear of it at once",
+            directed.followers_that_wait_hear_at_once,
+            ((Guard, "answer_commit_requests", nothing),),
+        ),
+        Rule(
             "A peer that needs a snapshot leaves the send loop for the rest of the turn",
             messages.no_spinning_for_a_snapshot,
             ((Guard, "_park", _spin),),

@@ -24,6 +24,7 @@ from raft.group import (
 )
 from raft.membership import why_not
 from storagenode.apply_round import ApplyRound
+from storagenode.lagging import LaggingView
 from storagenode.log_entries import STATE_VERSION, ReplicaState
 from storagenode.memory_engine import MemoryEngine
 from storagenode.replica import Replica, Surroundings
@@ -108,6 +109,7 @@ class FakeGroup:
         self.index = SENTINEL_INDEX
         self.proposals = deque()
         self.barriers = []
+        self.asked = []
         self.term = Term(1)
         self.is_leader = False
         self.in_flight = False
@@ -197,6 +199,9 @@ class FakeGroup:
     def read_barrier(self, on_ready):
         self.barriers.append(on_ready)
 
+    def ask_commit(self, index):
+        self.asked.append(index)
+
     def pass_barriers(self, confirmed=True):
         barriers, self.barriers = self.barriers, []
         for on_ready in barriers:
@@ -265,6 +270,7 @@ class World:
         term=None,
         local_indexes=(),
         collection_size_max=10 << 30,
+        lag_s=0.0,
     ):
         self.local_indexes = list(local_indexes)
         self.environment = FakeEnvironment()
@@ -281,6 +287,7 @@ class World:
             lambda: self.wall,
             lambda *args: self.wanted.append(args),
             collection_size_max,
+            LaggingView(self.engine, self.environment, lag_s) if lag_s else None,
         )
         self.replica = Replica(
             self.surroundings,

@@ -108,7 +108,7 @@ def test_one_requests_failure_is_its_own(rig, monkeypatch):
     assert rig.link.take() == [
         OutcomeUnknown(1, "internal error"),
         Unavailable(2, "internal error"),
-        Value(3, None),
+        Value(3, None, rig.group.index),
     ]
     assert rig.node.handler_failures == 2
 
@@ -135,7 +135,7 @@ def test_a_write_whose_evaluation_fails_harms_no_other(rig, monkeypatch):
 
 def test_answers_are_no_requests(rig):
     rig.requests.on_messages(rig.link, [Value(1, None), Get(2, 7, b"b", True)])
-    assert rig.link.take() == [Value(2, None)]
+    assert rig.link.take() == [Value(2, None, rig.group.index)]
 
 
 def test_raft_batches_count_from_a_nodes_newest_link_only(rig):
@@ -227,7 +227,7 @@ def test_an_engine_behind_its_checkpoint_is_found_out(tmp_path, checkpoint, mark
     rig.host.opened[7].index = checkpoint
     rig.host.opened[7].lead()
     rig.requests.on_messages(rig.link, [Get(1, 7, b"b", True)])
-    expected = Value(1, None) if sound else Unavailable(1, "replica out of service")
+    expected = Value(1, None, checkpoint + 1) if sound else Unavailable(1, "replica out of service")
     assert rig.link.take() == [expected]
     assert rig.host.opened[7].transfers == (0 if sound else 1)
 

@@ -181,10 +181,10 @@ def test_a_retry_that_waits_for_leadership_is_not_done_again():
     world.group.index += 1
     world.replica.apply(LogIndex(world.group.index), Term(1), payload)
     world.group.lead()
-    assert world.link.take() == [Written(number, [ActionResult(0, 10)])]
+    assert world.link.take() == [Written(number, [ActionResult(0, 10)], world.group.index)]
     world.environment.turn()
     world.group.commit()
-    assert world.link.take() == [Written(other, [ActionResult(0, 10)])]
+    assert world.link.take() == [Written(other, [ActionResult(0, 10)], world.group.index)]
     assert world.replica.item_count == 2
 
 
