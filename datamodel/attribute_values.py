@@ -21,7 +21,7 @@ from typing import Any, Final, TypeAlias
 
 from datamodel.errors import SerializationError, ValidationError
 from datamodel.limits import ATTRIBUTE_NAME_SIZE_BYTES_MAX, NESTING_DEPTH_MAX
-from datamodel.numbers import normalise_number, number_size
+from datamodel.numbers import normalise_number, number_size, to_decimal
 
 AttributeValue: TypeAlias = dict[str, Any]
 
@@ -113,11 +113,13 @@ def _normalise_other(raw: AttributeValue, kind: str, content: object) -> tuple[A
     if kind not in TYPES or content is None:
         raise ValidationError(EMPTY_VALUE)
     if kind == "SS":
-        return raw, _check_string_set(content)
+        size = _check_string_set(content)
+        return _with_members_in_order(raw, kind, content), size
     if kind == "NS":
         return _normalise_number_set(raw, content)
     if kind == "BS":
-        return raw, _check_binary_set(content)
+        size = _check_binary_set(content)
+        return _with_members_in_order(raw, kind, content), size
     if kind == "NULL":
         if not read_boolean(content):
             raise ValidationError(
@@ -206,6 +208,23 @@ def _normalise_list(raw: AttributeValue, content: object, depth: int) -> tuple[A
     return (raw if replaced is None else {"L": replaced}), size
 
 
+def in_order(kind: str, members: Iterable[str]) -> list[str]:
+    """Members of a set as the service returns them: strings and binaries by bytes, numbers by value.
+
+    Args:
+        kind: SS, NS or BS.
+        members: Normal, each once.
+    """
+    if kind == "SS":
+        return sorted(members)  # by code points, which is the order of their UTF-8
+    return sorted(members, key=to_decimal if kind == "NS" else a2b_base64)
+
+
+def _with_members_in_order(raw: AttributeValue, kind: str, content: Any) -> AttributeValue:
+    ordered = in_order(kind, content)
+    return raw if ordered == content else {kind: ordered}
+
+
 def _check_string_set(content: object) -> int:
     if type(content) is not list:
         raise _not_a_list(content)
@@ -244,6 +263,7 @@ def _normalise_number_set(raw: AttributeValue, content: object) -> tuple[Attribu
         numbers.append(number)
     if len(set(numbers)) != len(numbers):
         raise ValidationError("Input collection contains duplicates")
+    numbers.sort(key=to_decimal)
     return (raw if numbers == content else {"NS": numbers}), size
 
 

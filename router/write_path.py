@@ -20,6 +20,7 @@ from datamodel.expressions import (
 )
 from datamodel.items import Item, decode_item, encode_item
 from datamodel.key_encoding import encode_key
+from datamodel.limits import ITEM_SIZE_BYTES_MAX
 from datamodel.local_indexes import type_mismatch
 from proto.messages import (
     RETURN_ALL_OLD,
@@ -107,6 +108,20 @@ class WriteExpressions:
             entry.check_scalar_keys(self.update.nested_attributes)
         if self.condition is not None:
             entry.check_scalar_keys(self.condition.nested_attributes)
+
+    def check_size(self) -> None:
+        """Check the size of the update by itself, whatever the item.
+
+        Raises:
+            ValidationError: It is too large.
+        """
+        if (
+            self.update is not None
+            and self.values is not None
+            # (A value has no more bytes than its JSON.)
+            and self.update.statement_size_max(len(self.values)) > ITEM_SIZE_BYTES_MAX
+        ):
+            self.update.check_statement_size(decode_item(self.values))
 
 
 def _check_assigned(update: Update, values: Mapping[str, Any], entry: TableEntry) -> None:
@@ -258,6 +273,7 @@ def send_write(
 
     def make_action(entry: TableEntry) -> Action:
         check(entry)
+        expressions.check_size()
         expressions.check_keys(entry)
         return Action(
             kind,

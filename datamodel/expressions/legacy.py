@@ -109,13 +109,9 @@ def read_update(text: str, names: Mapping[str, str] | None) -> Update:
 
 
 class LegacyUpdate(Update):
-    """AttributeUpdates.
+    """AttributeUpdates."""
 
-    Attributes:
-        creates_item: Whether it makes an item where there is none.
-    """
-
-    __slots__ = ("creates_item",)
+    __slots__ = ()
 
     def __init__(self, actions: Sequence[LegacyAction]) -> None:
         """An update from actions on attributes each named once."""
@@ -125,7 +121,12 @@ class LegacyUpdate(Update):
             [_action(*action) for action in actions],
             Usage(frozenset(), placeholders, names, (), ()),
         )
+        # Here also taking members out of a set is removing.
         self.creates_item = not actions or any(action != "DELETE" for action, _, _ in actions)
+
+    def statement_size_max(self, values_size: int) -> int:
+        """Only expressions have a size of their own."""
+        return 0
 
     def apply(
         self,

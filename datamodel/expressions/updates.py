@@ -15,6 +15,7 @@ from datamodel.attribute_values import (
     SET_TYPES,
     TOO_DEEP,
     AttributeValue,
+    in_order,
     type_of,
     value_size,
 )
@@ -24,6 +25,7 @@ from datamodel.expressions.conditions import NO_USAGE
 from datamodel.expressions.operands import Values, compile_path
 from datamodel.expressions.parse_cache import ParseCache
 from datamodel.expressions.projections import Projection
+from datamodel.expressions.statement_sizes import statement_size
 from datamodel.expressions.syntax_tree import (
     Action,
     Arithmetic,
@@ -85,18 +87,19 @@ class Update:
         top_level_attributes: The item's attributes that it reads or changes, each once.
         nested_attributes: Those of them into which a path leads.
         changed_attributes: The item's attributes that it changes, in whole or in part, each once.
-        creates_item: Whether it makes an item where there is none; an expression always does.
+        creates_item: Whether it makes an item where there is none: unless it only removes attributes.
     """
-
-    creates_item = True
 
     __slots__ = (
         "_checks",
         "_is_flat",
         "_plan",
         "_projection",
+        "_statement_size",
+        "_statement_values",
         "_steps",
         "changed_attributes",
+        "creates_item",
         "names_used",
         "nested_attributes",
         "top_level_attributes",
@@ -123,6 +126,8 @@ class Update:
         self.top_level_attributes = usage.top_level_attributes
         self.nested_attributes = usage.nested_attributes
         self.changed_attributes = self._projection.top_level_attributes
+        self.creates_item = not steps or not all(step.is_removal for step in steps)
+        self._statement_size, self._statement_values = statement_size(actions or ())
 
     def check_values(self, values: Values) -> None:
         """Check the request's values against the expression. To be called before the first `apply`.
@@ -133,6 +138,22 @@ class Update:
         """
         for check in self._checks:
             check(values)
+
+    def statement_size_max(self, values_size: int) -> int:
+        """A bound for the statement's size when all values together have so many bytes: if it is small there is no
+        need to look at them.
+        """
+        return self._statement_size + len(self._statement_values) * values_size
+
+    def check_statement_size(self, values: Values) -> None:
+        """Check the size that the service gives the expression itself, with its values, whatever the item.
+
+        Raises:
+            ValidationError: It is larger than an item may be.
+        """
+        used = sum(value_size(values[name]) for name in self._statement_values)
+        if self._statement_size + used > ITEM_SIZE_BYTES_MAX:
+            raise ValidationError(TOO_LARGE)
 
     def check_key(self, key_names: Collection[str]) -> None:
         """Check that no key attribute is to be changed.
@@ -286,8 +307,7 @@ def _add(current: AttributeValue | None, value: AttributeValue) -> AttributeValu
     if kind == "N":
         return {"N": add_numbers(current["N"], value["N"])}
     if kind in SET_TYPES:
-        # Dicts as ordered sets: what is there stays in its order.
-        return {kind: list(dict.fromkeys((*current[kind], *value[kind])))}
+        return {kind: in_order(kind, {*current[kind], *value[kind]})}
     if kind == "L":
         # Only the legacy parameter AttributeUpdates adds to lists; the checker refuses it in expressions.
         return {"L": current["L"] + value["L"]}

@@ -90,22 +90,6 @@ def handle(request: BatchGetItemInput, call: Call) -> None:
     with_tables(call, list(request.RequestItems), batch.start)
 
 
-def _merge(tables: list[_Wanted], entries: list[TableEntry]) -> list[tuple[_Wanted, TableEntry]]:
-    """Each table once: one that is named twice, by name and by ARN, is asked for all its keys as first named."""
-    merged: dict[int, tuple[_Wanted, TableEntry]] = {}
-    for wanted, entry in zip(tables, entries, strict=True):
-        first, _ = merged.setdefault(entry.table_id, (wanted, entry))
-        if first is not wanted:
-            raw_keys = list(first.asked.Keys)
-            for raw, key in zip(wanted.asked.Keys, wanted.keys, strict=True):
-                if key not in first.keys:
-                    raw_keys.append(raw)
-                    first.keys.append(key)
-                    first.found.append(None)
-            first.asked = msgspec.structs.replace(first.asked, Keys=raw_keys)
-    return list(merged.values())
-
-
 class _Lane:
     """The keys of one partition: so many at a time, until all are read or it has given enough.
 
@@ -140,16 +124,19 @@ class _Batch:
 
     def start(self, entries: list[TableEntry]) -> None:
         """Check against the tables, then read."""
-        tables = _merge(self._tables, entries)
-        self._tables = [wanted for wanted, _ in tables]
         lanes: dict[int, _Lane] = {}
-        for wanted, entry in tables:
+        seen: set[bytes] = set()
+        for wanted, entry in zip(self._tables, entries, strict=True):
             schema = entry.schema
             if wanted.projection is not None:
                 entry.check_scalar_keys(wanted.projection.nested_attributes)
             for position, key in enumerate(wanted.keys):
                 check_key(schema, key)
-                group = entry.group_of(encode_key(entry.table_id, schema, key))
+                encoded = encode_key(entry.table_id, schema, key)
+                if encoded in seen:  # of a table that is named twice, by name and by ARN
+                    raise ValidationError(DUPLICATE_KEYS)
+                seen.add(encoded)
+                group = entry.group_of(encoded)
                 lanes.setdefault(group, _Lane()).queue.append((entry, wanted, position))
                 self._left += 1
         for lane in lanes.values():

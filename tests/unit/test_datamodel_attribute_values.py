@@ -11,6 +11,7 @@ from datamodel.attribute_values import (
     check_nesting,
     compare,
     equal,
+    in_order,
     normalise_value,
     type_of,
     value_size,
@@ -55,9 +56,9 @@ def values():
         | st.builds(lambda v: {"B": v}, binary)
         | st.builds(lambda v: {"BOOL": v}, st.booleans())
         | st.just({"NULL": True})
-        | st.builds(lambda v: {"SS": v}, st.lists(text, min_size=1, max_size=4, unique=True))
-        | st.builds(lambda v: {"NS": v}, st.lists(number, min_size=1, max_size=4, unique=True))
-        | st.builds(lambda v: {"BS": v}, st.lists(binary, min_size=1, max_size=4, unique=True))
+        | st.builds(lambda v: {"SS": in_order("SS", v)}, st.sets(text, min_size=1, max_size=4))
+        | st.builds(lambda v: {"NS": in_order("NS", v)}, st.sets(number, min_size=1, max_size=4))
+        | st.builds(lambda v: {"BS": in_order("BS", v)}, st.sets(binary, min_size=1, max_size=4))
     )
     return st.recursive(
         scalars,
@@ -102,10 +103,10 @@ def turned_round(value):
         ({"L": [{"S": "ab"}, {"N": "1"}]}, 3 + 2 + 2 + 2),
         ({"M": {}}, 3),
         ({"M": {"ab": {"S": "c"}, "é": {"BOOL": True}}}, 3 + 2 + 2 + 1 + 2 + 1),
-        ({"SS": ["a", "bc", ""]}, 3),
+        ({"SS": ["", "a", "bc"]}, 3),
         ({"SS": ["é"]}, 2),
-        ({"NS": ["1", "-22", "333"]}, 2 + 3 + 3),
-        ({"BS": ["YQ==", "YWI=", ""]}, 3),
+        ({"NS": ["-22", "1", "333"]}, 2 + 3 + 3),
+        ({"BS": ["", "YQ==", "YWI="]}, 3),
     ],
 )
 def test_normal_values_are_kept_and_measured(value, size):
@@ -283,6 +284,23 @@ def test_hostile_nesting_does_not_exhaust_the_stack():
     # Taken apart by hand: freeing it in one go would recurse in the interpreter.
     while "M" in raw:
         raw = raw["M"].pop("a")
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        ({"SS": ["b", "", "a", "\U0001f600", "\uffff", "B"]}, ["", "B", "a", "b", "\uffff", "\U0001f600"]),
+        ({"NS": ["10", "9", "-1", "1e2", "0.5", "-20"]}, ["-20", "-1", "0.5", "9", "10", "100"]),
+        # By bytes, not by their base64: 0x00, 0x00ff, 0x7f, 0xff.
+        ({"BS": ["/w==", "fw==", "AA==", "AP8=", ""]}, ["", "AA==", "AP8=", "fw==", "/w=="]),
+    ],
+)  # fmt: skip
+def test_sets_are_kept_in_order(given, stored):
+    ((kind, members),) = given.items()
+    before = list(members)
+    assert normalise_value(given)[0] == {kind: stored}
+    assert given == {kind: before}
+    assert normalise_value({"L": [given]})[0] == {"L": [{kind: stored}]}
 
 
 @settings(max_examples=100)

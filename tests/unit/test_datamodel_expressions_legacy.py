@@ -138,7 +138,8 @@ def test_types_that_do_not_go_together(action, value):
 def test_only_deletes_create_no_item():
     assert not read_update(update_text([("DELETE", "a", None)]), None).creates_item
     assert read_update(update_text([("DELETE", "a", None), ("ADD", "b", ":b")]), None).creates_item
-    assert parse_update("REMOVE a", None).creates_item
+    assert not parse_update("REMOVE a, b.c", None).creates_item
+    assert parse_update("REMOVE a SET b = :b", None).creates_item
 
 
 def test_key_attributes_stay():

@@ -602,3 +602,18 @@ def test_updates_match_a_naive_model(item, proposed):
         result = update.apply(stored, values).item
         assert result == {name: to_value(document) for name, document in expected.items()}
     assert stored == before
+
+
+@pytest.mark.parametrize(
+    ("old", "section", "value", "new"),
+    [
+        ({"SS": ["b", "d"]}, "ADD", {"SS": ["a", "c"]}, {"SS": ["a", "b", "c", "d"]}),
+        ({"NS": ["9", "10"]}, "ADD", {"NS": ["-1", "9.5"]}, {"NS": ["-1", "9", "9.5", "10"]}),
+        ({"BS": ["AA==", "/w=="]}, "ADD", {"BS": ["fw=="]}, {"BS": ["AA==", "fw==", "/w=="]}),
+        ({"NS": ["9", "10", "11"]}, "DELETE", {"NS": ["10"]}, {"NS": ["9", "11"]}),
+    ],
+)
+def test_sets_stay_in_order(old, section, value, new):
+    update = parse_update(f"{section} a :v", None)
+    update.check_values({":v": value})
+    assert update.apply({"a": old}, {":v": value}).item == {"a": new}

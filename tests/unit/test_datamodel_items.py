@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datamodel.attribute_values import in_order
 from datamodel.errors import Corruption, SerializationError, ValidationError
 from datamodel.items import (
     check_item_size,
@@ -164,9 +165,9 @@ ANY_VALUES = st.recursive(
         BINARIES.map(lambda text: {"B": text}),
         st.booleans().map(lambda truth: {"BOOL": truth}),
         st.just({"NULL": True}),
-        st.lists(TEXTS, min_size=1, unique=True).map(lambda members: {"SS": members}),
-        st.lists(NUMBERS, min_size=1, unique=True).map(lambda members: {"NS": members}),
-        st.lists(BINARIES, min_size=1, unique=True).map(lambda members: {"BS": members}),
+        st.sets(TEXTS, min_size=1).map(lambda members: {"SS": in_order("SS", members)}),
+        st.sets(NUMBERS, min_size=1).map(lambda members: {"NS": in_order("NS", members)}),
+        st.sets(BINARIES, min_size=1).map(lambda members: {"BS": in_order("BS", members)}),
     ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3).map(lambda elements: {"L": elements}),

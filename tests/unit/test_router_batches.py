@@ -227,13 +227,14 @@ def test_consumed_capacity_is_a_list_with_an_entry_per_table(harness):
     assert set(body["Responses"]) == {"Things", arn}
 
 
-def test_a_table_named_twice_is_one(harness):
+def test_a_table_named_twice_answers_under_both_names(harness):
     arn = "arn:aws:dynamodb:us-east-1:000000000000:table/Things"
     harness.put(key("a"), key("b"))
-    answer = batch_get(
-        harness, **{arn: {"Keys": [key("a")]}, "Things": {"Keys": [key("a"), key("b")]}}
-    )
-    assert answer["Responses"] == {arn: [key("a"), key("b")]}
+    answer = batch_get(harness, **{arn: {"Keys": [key("a")]}, "Things": {"Keys": [key("b")]}})
+    assert answer["Responses"] == {arn: [key("a")], "Things": [key("b")]}
+    both = {arn: {"Keys": [key("a")]}, "Things": {"Keys": [key("a"), key("b")]}}
+    body = batch_get(harness, 400, **both)
+    assert body["message"] == "Provided list of item keys contains duplicates"
     body = batch_write(harness, 400, **{arn: [put("a")], "Things": [delete("a")]})
     assert body["message"] == "Provided list of item keys contains duplicates"
 

@@ -271,7 +271,7 @@ def test_insert(hashed):
         "n": {"N": "1000"},
         "s": {"S": "it's"},
         "l": {"L": [{"N": "1"}, {"B": "AQI="}]},
-        "ns": {"NS": ["2", "1.5"]},
+        "ns": {"NS": ["1.5", "2"]},
     }
     assert error(hashed, "INSERT INTO Things VALUE {'pk': 'new'}") == (
         "DuplicateItemException",
