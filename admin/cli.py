@@ -21,6 +21,7 @@ from admin.cluster_file import (
 )
 from admin.local_cluster import ROUTERS_MAX, STORAGE_NODES_MAX, UpOptions
 from admin.ports import PortTaken
+from datamodel.wording import NEWEST, WORDINGS
 from proto.addresses import check_loopback, format_address
 from proto.flags import FlagParser, add_process_flags
 from proto.logging_setup import configure_logging
@@ -171,6 +172,12 @@ def _add_up(commands: "argparse._SubParsersAction[FlagParser]") -> None:
         metavar="MS",
         help="make eventually consistent reads so old on purpose (0)",
     )
+    up.add_argument(
+        "--validation-wording",
+        choices=sorted(WORDINGS),
+        default=NEWEST,
+        help=f"year of the service's texts for wrong requests ({NEWEST})",
+    )
     up.add_argument("--no-restart", action="store_true", help="leave dead processes dead")
     up.add_argument(
         "--no-fsync",
@@ -199,6 +206,7 @@ def _up(flags: argparse.Namespace) -> int:
         log_format=flags.log_format,
         fsync=not flags.no_fsync,
         eventual_read_lag_ms=flags.eventual_read_lag,
+        validation_wording=flags.validation_wording,
         host=host,
     )
     if not options.fsync:

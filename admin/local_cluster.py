@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from admin.cluster_file import ProcessEntry
+from datamodel.wording import NEWEST
 from proto.addresses import format_address
 
 LOOPBACK = "127.0.0.1"
@@ -34,6 +35,7 @@ class UpOptions:
     log_format: str = "auto"
     fsync: bool = True
     eventual_read_lag_ms: int = 0
+    validation_wording: str = NEWEST
     host: str = LOOPBACK
 
 
@@ -136,6 +138,8 @@ def plan_cluster(
         az = ZONES[number % len(ZONES)]
         flags = ["--az", az, "--http-listen", http, "--grpc-listen", grpc, *identity]
         flags += ["--insecure"] if options.insecure else []
+        if options.validation_wording != NEWEST:
+            flags += ["--validation-wording", options.validation_wording]
         processes.append(entry(f"router-{number}", ROLE_ROUTER, az, http, grpc, flags))
     reachable = reachable_host(options.host)
     return ClusterPlan(

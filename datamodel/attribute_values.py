@@ -182,10 +182,11 @@ def check_name_sizes(names: Iterable[str]) -> None:
             len(name) * 4 > ATTRIBUTE_NAME_SIZE_BYTES_MAX
             and len(name.encode()) > ATTRIBUTE_NAME_SIZE_BYTES_MAX
         ):
-            raise ValidationError(
-                f"{_INVALID}Attribute name is too large, "
+            text = (
+                "Attribute name is too large, "
                 f"must be less than {ATTRIBUTE_NAME_SIZE_BYTES_MAX + 1} bytes"
             )
+            raise ValidationError(_INVALID + text, newer=text)
 
 
 def _normalise_list(raw: AttributeValue, content: object, depth: int) -> tuple[AttributeValue, int]:
@@ -240,8 +241,10 @@ def _check_string_set(content: object) -> int:
             raise _not_a_string(member)
         size += len(member) if member.isascii() else len(member.encode())
     if len(set(content)) != len(content):
+        quoted = ", ".join(f'"{member}"' for member in _up_to_repeat_in_order("SS", content))
         raise ValidationError(
-            f"{_INVALID}Input collection [{', '.join(content)}] contains duplicates."
+            f"{_INVALID}Input collection [{', '.join(content)}] contains duplicates.",
+            newer=f"{_INVALID}Input collection [{quoted}] contains duplicates.",
         )
     return size
 
@@ -262,7 +265,10 @@ def _normalise_number_set(raw: AttributeValue, content: object) -> tuple[Attribu
         size += number_size(number)
         numbers.append(number)
     if len(set(numbers)) != len(numbers):
-        raise ValidationError("Input collection contains duplicates")
+        raise ValidationError(
+            "Input collection contains duplicates",
+            newer=f"{_INVALID}Input collection contains duplicates.",
+        )
     numbers.sort(key=to_decimal)
     return (raw if numbers == content else {"NS": numbers}), size
 
@@ -278,10 +284,22 @@ def _check_binary_set(content: object) -> int:
             raise ValidationError(_INVALID + "Binary sets may not contain null or empty values")
         size += _check_base64(member)
     if len(set(content)) != len(content):
+        quoted = ",".join(f'"{member}"' for member in _up_to_repeat_in_order("BS", content))
         raise ValidationError(
-            f"{_INVALID}Input collection [{', '.join(content)}]of type BS contains duplicates."
+            f"{_INVALID}Input collection [{', '.join(content)}]of type BS contains duplicates.",
+            newer=f"{_INVALID}Input collection [{quoted}]of type BS contains duplicates.",
         )
     return size
+
+
+def _up_to_repeat_in_order(kind: str, members: list[str]) -> list[str]:
+    """As the newer texts show a set: in order up to the first member that comes again, the rest as it was sent."""
+    seen: set[str] = set()
+    for position, member in enumerate(members):
+        if member in seen:
+            return in_order(kind, members[:position]) + members[position:]
+        seen.add(member)
+    return members
 
 
 def _check_base64(content: object) -> int:

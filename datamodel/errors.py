@@ -55,10 +55,29 @@ class DynamoDBError(Exception):
 
 
 class ValidationError(DynamoDBError):
-    """The request breaks a rule of the API."""
+    """The request breaks a rule of the API.
+
+    Attributes:
+        newer: The text of the validation layer of 2026 where it is another one (`datamodel.wording`).
+    """
 
     code = "ValidationException"
     type_prefix = _VALIDATION_PREFIX
+
+    def __init__(
+        self,
+        message: str | None = None,
+        extra: dict[str, Any] | None = None,
+        *,
+        newer: str | None = None,
+    ) -> None:
+        super().__init__(message, extra)
+        self.newer = newer
+
+    @property
+    def newest(self) -> str:
+        """The text of 2026."""
+        return self.message if self.newer is None else self.newer
 
 
 class SerializationError(DynamoDBError):

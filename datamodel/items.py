@@ -100,7 +100,8 @@ def normalise_values(raw: object) -> tuple[dict[str, AttributeValue], int]:
             for other in raw.values():
                 check_json_types(other)
             raise ValidationError(
-                f"ExpressionAttributeValues contains invalid value: {error.message} for key {name}"
+                f"ExpressionAttributeValues contains invalid value: {error.message} for key {name}",
+                newer=error.newest,
             ) from error
         size += value_bytes
     return values, size

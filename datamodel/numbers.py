@@ -44,6 +44,8 @@ _match_number = re.compile(
 # The service reads exponents as 64-bit integers; with any other the text is no number.
 _EXPONENTS = range(-(2**63), 2**63)
 _EXPONENT_DIGITS_MAX = 19
+# The older validation layer's arithmetic has 32 bits, and takes this for a very small number.
+_EXPONENT_THAT_WRAPS = 2**31 - 1
 
 
 def normalise_number(text: str) -> str:
@@ -63,7 +65,8 @@ def normalise_number(text: str) -> str:
 def _normalise_slowly(text: str) -> str:
     match = _match_number(text)
     if match is None:
-        raise ValidationError(f"{NOT_A_NUMBER}: {text}" if text else NOT_A_NUMBER)
+        message = f"{NOT_A_NUMBER}: {text}"
+        raise ValidationError(message if text else NOT_A_NUMBER, newer=message)
     sign, whole, fraction, bare_fraction, exponent_sign, exponent_digits = match.groups()
     if bare_fraction is not None:
         whole, fraction = "", bare_fraction
@@ -76,6 +79,8 @@ def _normalise_slowly(text: str) -> str:
             power = int(exponent_sign + exponent_digits)
         if len(exponent_digits) > _EXPONENT_DIGITS_MAX or power not in _EXPONENTS:
             raise ValidationError(f"{NOT_A_NUMBER}: {text}")
+    if power == _EXPONENT_THAT_WRAPS:
+        raise ValidationError(UNDERFLOW, newer=OVERFLOW)
     digits = (whole + fraction).lstrip("0")
     if not digits:
         _check_range(power, 0)

@@ -9,6 +9,7 @@ Source of the texts: dynalite's and dynamodb-conformance's recordings of the ser
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -21,11 +22,14 @@ from datamodel.shape_rules import (
     FAILURES_MAX,
     MEMBER_CONSTRAINTS,
     MEMBER_ORDER,
+    NEWER_ENUMS,
+    NEWER_MEMBER_ORDER,
     REQUIRED_UNLESS,
     TABLE_NAME_LENGTH_MAX,
     TABLE_NAME_LENGTH_MIN,
     TABLE_NAME_PATTERN,
 )
+from datamodel.wording import OLDER, Wording
 
 ShapeDefinition = Mapping[str, Any]
 Shapes = Mapping[str, ShapeDefinition]
@@ -51,6 +55,8 @@ _INTEGER_RANGE: Final = {"integer": (-(2**31), 2**31 - 1), "long": (-(2**63), 2*
 _ATTRIBUTE_VALUE_DEPTH_MAX: Final = 64
 _ECHO_LENGTH_MAX: Final = 100_000
 """Characters of a value in a message, about; 16 MB of a request can be 100 MB in Java's words."""
+_LEAST: Final = ("Member must have length greater", "Member must have value greater")
+_BOUNDS: Final = ("Member must have length", "Member must have value")
 _ELEMENTS_CHECKED_MAX: Final = 1000
 """Elements that are looked at in a list or map that is too long anyway."""
 
@@ -223,7 +229,12 @@ def _convert_blob(value: Any) -> str:
 
 
 def constraint_failures(
-    shapes: Shapes, name: str, value: Mapping[str, Any], *, names_a_new_table: bool = False
+    shapes: Shapes,
+    name: str,
+    value: Mapping[str, Any],
+    *,
+    names_a_new_table: bool = False,
+    wording: Wording = OLDER,
 ) -> list[str]:
     """The first ten constraints that a request breaks, each as the service words it.
 
@@ -232,12 +243,15 @@ def constraint_failures(
         name: The request's shape.
         value: The request after `convert_types`.
         names_a_new_table: Table names must then have their full minimum length.
+        wording: The operation's.
     """
-    checks = _Constraints(shapes, names_a_new_table=names_a_new_table)
+    checks = _Constraints(shapes, names_a_new_table=names_a_new_table, is_newer=wording.members)
     failures = []
     for failure in checks.structure(name, value, ""):
         failures.append(failure)
-        if len(failures) == FAILURES_MAX:
+        if len(failures) == FAILURES_MAX or (
+            wording.stops_at and checks.failed == wording.stops_at
+        ):
             break
     return failures
 
@@ -259,14 +273,23 @@ def failures_message(failures: list[str]) -> str:
 
 
 class _Constraints:
-    def __init__(self, shapes: Shapes, *, names_a_new_table: bool) -> None:
+    """Walks a request. `failed` is the member of the request that the last failure was in."""
+
+    def __init__(self, shapes: Shapes, *, names_a_new_table: bool, is_newer: bool) -> None:
         self._shapes = shapes
+        self._is_newer = is_newer
+        self._paths: dict[
+            str, str
+        ] = {}  # by a member's path as older texts show it: as the request has it
+        self.failed = ""
         self._table_name_length_min = TABLE_NAME_LENGTH_MIN if names_a_new_table else 1
 
     def structure(self, name: str, value: Mapping[str, Any], path: str) -> Iterator[str]:
         shape = self._shapes[name]
         members: Mapping[str, str] = shape.get("members", {})
         first = MEMBER_ORDER.get(name, ())
+        if self._is_newer:
+            first = NEWER_MEMBER_ORDER.get(name, first)
         order = (*first, *(member for member in members if member not in first))
         required = shape.get("required", ())
         more, unless = REQUIRED_UNLESS.get(name, ((), ""))
@@ -275,6 +298,10 @@ class _Constraints:
         for member in order:
             inner = value.get(member)
             where = path + member[0].lower() + member[1:]
+            if not path:
+                self.failed = member
+            if self._is_newer:
+                self._paths[where] = self._path_of(path.removesuffix(".")) + member
             if inner is None:
                 if member in required:
                     yield _failure(None, where, "Member must not be null")
@@ -284,12 +311,20 @@ class _Constraints:
                 extra = _table_name_rules(inner, self._table_name_length_min)
             yield from self._member(members[member], inner, where, extra)
 
+    def _path_of(self, where: str) -> str:
+        """What newer texts put before a member of the structure at `where`."""
+        if not where:
+            return ""
+        # An element of a list or map: the longest part of its path that is a member, and the rest as it is.
+        at = max((known for known in self._paths if where.startswith(known)), key=len, default="")
+        return self._paths.get(at, "") + where[len(at) :] + "."
+
     def _member(self, name: str, value: Any, where: str, extra: ShapeDefinition) -> Iterator[str]:
         if name == "AttributeValue":
             return
         shape: ShapeDefinition = {**self._shapes[name], **extra}
         for rule in _broken_rules(shape, ENUM_ORDER.get(name), value):
-            yield _failure(self._echo(name, value), where, rule)
+            yield self._failure(name, value, where, rule)
         match shape["type"]:
             case "structure":
                 yield from self.structure(name, value, where + ".")
@@ -356,6 +391,17 @@ class _Constraints:
                     (name, inner, where),
                 )
 
+    def _failure(self, name: str, value: Any, where: str, rule: str) -> str:
+        """A member's failure. The newer layer shows few values, and names some enums in a way of its own."""
+        if self._is_newer:
+            enum = NEWER_ENUMS.get(name)
+            if enum is not None:
+                return f"Failed to satisfy constraint: Member must satisfy enum value set: [{', '.join(enum)}]"
+            is_bound = rule.startswith(_BOUNDS)
+            if is_bound and (rule.startswith(_LEAST) or not isinstance(value, str)):
+                return f"Value at '{self._paths[where]}' failed to satisfy constraint: {rule}"
+        return _failure(self._echo(name, value), where, rule)
+
     def _table_names(self, name: str, value: Mapping[str, Any], where: str) -> Iterator[str]:
         """One failure of a whole map that has tables' names as its keys."""
         for key in value:
@@ -363,7 +409,11 @@ class _Constraints:
             if any(True for _ in _broken_rules({"type": "string", **rules}, None, key)):
                 shown = ", ".join(_all_rules({"type": "string", **rules}, None))
                 rule = f"Map keys must satisfy constraint: [{shown}]"
-                yield _failure(self._echo(name, value), where, rule)
+                echo = self._echo(name, value)
+                if self._is_newer:
+                    echo = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+                    echo = echo[:_ECHO_LENGTH_MAX]
+                yield _failure(echo, where, rule)
                 return
 
     def _echo(self, name: str, value: Any) -> str:

@@ -99,6 +99,26 @@ MEMBER_ORDER: Final[dict[str, tuple[str, ...]]] = {
     ),
 }
 
+# The same in the validation layer of 2026 (`wording`), where it is another one.
+_NEWER_WRITE_ORDER: Final = (
+    "ReturnConsumedCapacity",
+    "ReturnValues",
+    "ReturnItemCollectionMetrics",
+    "ConditionalOperator",
+    "TableName",
+)
+NEWER_MEMBER_ORDER: Final[dict[str, tuple[str, ...]]] = {
+    "BatchGetItemInput": ("RequestItems",),
+    "DeleteItemInput": (*_NEWER_WRITE_ORDER, "Key"),
+    "PutItemInput": (*_NEWER_WRITE_ORDER, "Item"),
+    "UpdateItemInput": (*_NEWER_WRITE_ORDER, "Key"),
+}
+# Enums that it names without the member and its value, in its own order and spelling.
+NEWER_ENUMS: Final[dict[str, tuple[str, ...]]] = {
+    "ConditionalOperator": ("ALL", "OR"),
+    "ReturnValue": ("ALL_OLD", "UPDATED_OLD", "ALL_NEW", "UPDATE_NEW", "NONE"),
+}
+
 # Constraints that a shape has on top of the model's.
 SHAPE_CONSTRAINTS: Final[dict[str, dict[str, Any]]] = {"AttributeNameList": {"max": 255}}
 

@@ -27,11 +27,13 @@ from datamodel.shape_checks import (
 from datamodel.shape_rules import (
     BATCH_OPERATIONS,
     ITEM_OPERATIONS,
+    NEWER_ENUMS,
     STATEMENT_OPERATIONS,
     TABLE_NAME_LENGTH_MAX,
     TABLE_NAME_LENGTH_MIN,
     enforced_shapes,
 )
+from datamodel.wording import ENVELOPE, OLDER, Wording, is_for_older_layer
 
 _MODEL: Final[dict[str, Any]] = json.loads(
     importlib.resources.files("datamodel").joinpath("service_model.json").read_bytes()
@@ -48,17 +50,19 @@ _DECODERS: Final[dict[str, Callable[[bytes], Any]]] = {
     for operation in ITEM_OPERATIONS | BATCH_OPERATIONS | STATEMENT_OPERATIONS
 }
 
+_MAP_KEYS: Final = "failed to satisfy constraint: Map keys must"
+
 # Names that were found right before, so that the pattern is not tried on every request. A request that names
 # a table that does not exist can put a name here as well: when the set is full it starts anew.
 _KNOWN_NAMES_MAX: Final = 10_000
 _known_names: set[str] = set()
 
 
-def decode_request(operation: str, body: bytes) -> Shape:
+def decode_request(operation: str, body: bytes, wording: Wording = OLDER) -> Shape:
     """The request in a body: an instance of `REQUEST_TYPES[operation]`.
 
     Members that the operation does not have are ignored, null members count as absent. Any bytes whatever are
-    safe to pass.
+    safe to pass. `wording` is the operation's, for what is wrong.
 
     Raises:
         UnknownOperationError: The operation is not implemented.
@@ -81,16 +85,21 @@ def decode_request(operation: str, body: bytes) -> Shape:
                 names = (request.TableName,)  # type: ignore[attr-defined]
             if all(name in _known_names or _remember(name) for name in names):
                 return request
-    return _decode_slowly(operation, body)
+    _members, request = _decode_slowly(operation, body, wording)
+    return request
 
 
-def explain_request(operation: str, body: bytes) -> None:
+def explain_request(operation: str, body: bytes, wording: Wording = OLDER) -> Wording:
     """Raise what the service finds wrong with a body before it looks at values; return if there is nothing.
 
     For use when a later check fails on a request that `decode_request` accepted: of several mistakes the
     service names those found here first, wrong JSON types inside attribute values among them.
+
+    Returns:
+        How to word what was found later: as `wording` has it, unless the older layer answers this request.
     """
-    _decode_slowly(operation, body)
+    members, _request = _decode_slowly(operation, body, wording)
+    return OLDER if wording.envelope and is_for_older_layer(operation, members) else wording
 
 
 def _remember(name: str) -> bool:
@@ -103,7 +112,8 @@ def _remember(name: str) -> bool:
     return True
 
 
-def _decode_slowly(operation: str, body: bytes) -> Shape:
+def _decode_slowly(operation: str, body: bytes, wording: Wording) -> tuple[dict[str, Any], Shape]:
+    """The request's members, and the same as its type."""
     request_type = REQUEST_TYPES.get(operation)
     if request_type is None:
         raise UnknownOperationError
@@ -116,19 +126,52 @@ def _decode_slowly(operation: str, body: bytes) -> Shape:
     except (ValueError, RecursionError) as error:
         raise SerializationError from error
     _check_first(operation, members)
+    if wording.envelope and is_for_older_layer(operation, members):
+        wording = OLDER
+    if wording.members:
+        _check_alone(operation, members)
     failures = constraint_failures(
-        _SHAPES, shape, members, names_a_new_table=operation == "CreateTable"
+        _SHAPES,
+        shape,
+        members,
+        names_a_new_table=operation == "CreateTable",
+        wording=wording,
     )
     if failures:
+        if operation == "BatchWriteItem":
+            # Beside an unknown enum value the older layer says nothing of tables' names.
+            others = [failure for failure in failures if _MAP_KEYS not in failure]
+            failures = others or failures
         raise ValidationError(failures_message(failures))
-    if operation in ITEM_OPERATIONS:
+    if operation in ITEM_OPERATIONS and not wording.members:
         check_table_name(members["TableName"])
     try:
-        return msgspec.convert(members, request_type, strict=False)
+        return members, msgspec.convert(members, request_type, strict=False)
     except msgspec.ValidationError as error:
         # The types are generated from the same model as the checks above, so this is our mistake; the
         # client still gets an answer that it can act on.
         raise ValidationError(str(error)) from error
+
+
+def _check_alone(operation: str, members: dict[str, Any]) -> None:
+    """What the newer layer complains of by itself, whatever else is wrong."""
+    if members.get("TableName") == "":
+        rule = "Member must have length greater than or equal to 1"
+        raise ValidationError(
+            f"{ENVELOPE}Value at 'TableName' failed to satisfy constraint: {rule}"
+        )
+    if operation == "BatchGetItem" and members.get("RequestItems") == {}:
+        rule = "Member must have length greater than or equal to 1"
+        raise ValidationError(
+            f"{ENVELOPE}Value at 'RequestItems' failed to satisfy constraint: {rule}"
+        )
+    if operation == "Query":
+        chosen = members.get("ConditionalOperator")
+        if chosen is not None and chosen not in _SHAPES["ConditionalOperator"]["enum"]:
+            values = ", ".join(NEWER_ENUMS["ConditionalOperator"])
+            raise ValidationError(
+                f"Failed to satisfy constraint: Member must satisfy enum value set: [{values}]"
+            )
 
 
 def _check_first(operation: str, members: dict[str, Any]) -> None:

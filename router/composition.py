@@ -5,6 +5,7 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from datamodel.wording import NEWEST, WORDINGS
 from proto.catalog_client import CatalogClient
 from proto.process import Platform, connect
 from router.context import Services
@@ -22,6 +23,7 @@ class Options:
     catalog: Iterable[str]
     region: str
     account_id: str
+    validation_wording: str = NEWEST
 
 
 class Router:
@@ -51,7 +53,9 @@ class Router:
             platform.now,
             platform.wall_clock,
         )
-        self.dispatch = Dispatcher(services, handlers()).dispatch
+        self.dispatch = Dispatcher(
+            services, handlers(), WORDINGS[options.validation_wording]
+        ).dispatch
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(coroutine)

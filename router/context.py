@@ -19,10 +19,12 @@ from datamodel.errors import (
     ConditionalCheckFailedError,
     DynamoDBError,
     InternalServerError,
+    ResourceNotFoundError,
     ServiceUnavailableError,
     error_body,
     error_for_code,
 )
+from datamodel.shape_rules import TABLE_NAME_LENGTH_MIN
 from datamodel.table_descriptions import table_name_of
 from proto.catalog_client import CatalogClient
 from proto.client_groups import GroupRequest
@@ -103,7 +105,11 @@ class Services:
 
 
 class Call:
-    """One request on its way to its one reply."""
+    """One request on its way to its one reply.
+
+    Attributes:
+        has_begun: Whether all is right with the request by itself, so that its table is looked at.
+    """
 
     __slots__ = (
         "_done",
@@ -116,6 +122,7 @@ class Call:
         "_reply",
         "context",
         "deadline",
+        "has_begun",
         "services",
         "started",
     )
@@ -141,6 +148,7 @@ class Call:
         self._done: Callable[[TableEntry, Answer], None] = _unused
         self._is_open = True
         self._is_repeated_write = False
+        self.has_begun = False
 
     @property
     def timeout_ms(self) -> int:
@@ -192,13 +200,19 @@ class Call:
 
         A table that this router has not heard of is looked up in the catalog before that.
         """
+        self.has_begun = True
         services = self.services
         entry = services.tables.get(name)
         if entry is not None:
             run(entry)
         else:
-            name = table_name_of(name, services.region, services.account_id)
-            services.tables.look_up(name, self._guard(run))
+            on_table = self._guard(run)
+            if len(name) < TABLE_NAME_LENGTH_MIN:
+                # No table can have it; here that is no fault of the name (wrong requests are found before).
+                on_table(ResourceNotFoundError())
+            else:
+                name = table_name_of(name, services.region, services.account_id)
+                services.tables.look_up(name, on_table)
 
     def _guard(self, run: Callable[[TableEntry], None]) -> OnTable:
         def guarded(found: TableEntry | DynamoDBError) -> None:

@@ -27,6 +27,7 @@ from datamodel.errors import (
     ValidationError,
 )
 from datamodel.shapes import IMPLEMENTED_OPERATIONS, decode_request, explain_request
+from datamodel.wording import NEWEST, OLDER, WORDINGS, Wording, worded
 from proto.catalog_client import CatalogUnavailable, WriteOutcomeUnknown
 from router.context import Call, Reply, RequestContext, Services
 from router.metrics import OperationMetrics
@@ -63,22 +64,33 @@ class _Operation:
     handle: Handler
     is_coroutine: bool
     metrics: OperationMetrics
+    wording: Wording
 
 
 class Dispatcher:
     """Executes requests."""
 
-    def __init__(self, services: Services, handlers: Mapping[str, Handler]) -> None:
+    def __init__(
+        self,
+        services: Services,
+        handlers: Mapping[str, Handler],
+        wordings: Mapping[str, Wording] = WORDINGS[NEWEST],
+    ) -> None:
         """Create.
 
         Args:
             services: What handlers may use.
             handlers: By operation.
+            wordings: How the faults of each operation are worded; those not listed as ever.
         """
         self._services = services
         self._operations = {
             name: _Operation(
-                name, handle, inspect.iscoroutinefunction(handle), services.metrics.operation(name)
+                name,
+                handle,
+                inspect.iscoroutinefunction(handle),
+                services.metrics.operation(name),
+                wordings.get(name, OLDER),
             )
             for name, handle in handlers.items()
         }
@@ -113,12 +125,12 @@ class Dispatcher:
             self._dispatch_large(known, body, call)
             return
         try:
-            request = decode_request(operation, body)
+            request = decode_request(operation, body, known.wording)
             outcome = known.handle(request, call)
             if outcome is not None:
                 self._start(outcome, call)
         except (ValidationError, SerializationError) as error:
-            call.fail(_first_complaint(operation, body, error))
+            call.fail(_first_complaint(known, body, error, not call.has_begun))
         except DynamoDBError as error:
             call.fail(error)
         except Exception:  # noqa: BLE001 - logged there; the client must get its reply
@@ -137,12 +149,13 @@ class Dispatcher:
         """What `dispatch` does, with all work on the body elsewhere."""
         aside = functools.partial(asyncio.get_running_loop().run_in_executor, self._large_bodies)
         try:
-            request = await aside(decode_request, known.name, body)
+            request = await aside(decode_request, known.name, body, known.wording)
             try:
                 outcome = known.handle(request, call)
                 return None if outcome is None else await outcome
             except (ValidationError, SerializationError) as error:
-                raise await aside(_first_complaint, known.name, body, error) from error
+                complaint = aside(_first_complaint, known, body, error, not call.has_begun)
+                raise await complaint from error
         finally:
             self._large_bodies_bytes -= len(body)
 
@@ -186,10 +199,12 @@ def _unknown_operation(body: bytes) -> DynamoDBError:
     return UnknownOperationError()
 
 
-def _first_complaint(operation: str, body: bytes, error: DynamoDBError) -> DynamoDBError:
+def _first_complaint(
+    known: _Operation, body: bytes, error: DynamoDBError, is_by_itself: bool
+) -> DynamoDBError:
     """What the service says of a request with several mistakes: wrong JSON types come before all others."""
     try:
-        explain_request(operation, body)
+        wording = explain_request(known.name, body, known.wording)
     except DynamoDBError as first:
         return first
-    return error
+    return worded(error, wording, is_by_itself=is_by_itself)

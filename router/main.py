@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import count
 
+from datamodel.wording import NEWEST, WORDINGS
 from proto.addresses import format_address, parse_listen
 from proto.flags import FlagParser, add_cluster_flags, add_listen_flag, add_process_flags
 from proto.observability import serve_metrics
@@ -49,6 +50,12 @@ def _parser() -> FlagParser:
     add_listen_flag(parser, "--grpc-listen", "127.0.0.1:50051", "for gRPC")
     add_listen_flag(parser, "--metrics-listen", "127.0.0.1:0", "for /metrics")
     add_cluster_flags(parser)
+    parser.add_argument(
+        "--validation-wording",
+        choices=sorted(WORDINGS),
+        default=NEWEST,
+        help="year of the service's texts for wrong requests; 2025 for tests that pin the older ones",
+    )
     add_process_flags(parser)
     return parser
 
@@ -79,6 +86,7 @@ async def _serve(flags: argparse.Namespace) -> None:
             catalog=flags.catalog,
             region=flags.region,
             account_id=flags.account_id,
+            validation_wording=flags.validation_wording,
         ),
         platform,
     )

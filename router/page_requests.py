@@ -202,4 +202,6 @@ def normalise_start_key(raw: Item | None) -> Item | None:
             raise
         if error.message.startswith(_OF_NUMBERS):
             raise
-        raise ValidationError(f"{ESK_INVALID}: {error.message}") from error
+        raise ValidationError(
+            f"{ESK_INVALID}: {error.message}", newer=f"{ESK_INVALID}: {error.newest}"
+        ) from error

@@ -170,6 +170,7 @@ def _collect(tree: ConditionTree, terms: dict[str, _Term]) -> None:
                 )
             if len(operand.elements) > 1:
                 raise ValidationError(
+                    "Invalid KeyConditionExpression: "
                     "KeyConditionExpressions cannot have conditions on nested attributes"
                 )
             name, position = str(operand.elements[0]), index

@@ -43,7 +43,7 @@ from datamodel.expressions.tokens import TokenType, syntax_error, tokenise
 from datamodel.limits import EXPRESSION_SIZE_BYTES_MAX
 
 _COMPARATORS: Final = frozenset(("=", "<>", "<", "<=", ">", ">="))
-_LIST_INDEX_MAX: Final = 2**31 - 1
+_LIST_INDEX_MAX: Final = 2**32 - 2
 _TELLS_SIZE: Final = frozenset(("ConditionExpression", "FilterExpression"))
 
 CONDITION_FUNCTIONS: Final = frozenset(

@@ -47,9 +47,11 @@ def check_placeholders_allowed(
     if values is not None:
         users = [member for member in expressions if member != "ProjectionExpression"]
         if users and all(expressions[member] is None for member in users):
+            text = f"{_VALUES} can only be specified when using expressions"
+            verb = "are" if len(users) > 1 else "is"
             raise ValidationError(
-                f"{_VALUES} can only be specified when using expressions: {' and '.join(users)} "
-                f"{'are' if len(users) > 1 else 'is'} null"
+                f"{text}: {' and '.join(users)} {verb} null",
+                newer=text if "ConditionExpression" in users else None,
             )
 
 

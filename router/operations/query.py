@@ -35,6 +35,7 @@ from router.legacy_parameters import (
 from router.page_requests import add_expressions, begin_page, check_select, normalise_start_key
 from router.partition_map import TableEntry
 
+_ONE_ROW = "The query can return at most one row and cannot be restarted"
 _PREFIX = "1 validation error detected: "
 
 
@@ -150,6 +151,8 @@ def _position(
             raise ValidationError(
                 "The provided starting key is outside query boundaries based on provided conditions"
             )
+        if target.schema.sort_name is None:
+            raise ValidationError(_ONE_ROW)
     else:
         # The sort key is judged by itself first, whatever the partition key.
         as_asked = {**start_key, partition_name: condition.partition_value}
@@ -158,5 +161,5 @@ def _position(
                 "The provided starting key does not match the range key predicate"
             )
         if not same_partition:
-            raise ValidationError("The query can return at most one row and cannot be restarted")
+            raise ValidationError(_ONE_ROW)
     return encode_position(entry, target, start_key)

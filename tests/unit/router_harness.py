@@ -11,6 +11,7 @@ from datamodel.catalog_rows import PartitionRow, ReplicaRow, row_key
 from datamodel.key_encoding import KeySchema, partition_bounds
 from datamodel.stored_items import pack_record, record_body, record_size
 from datamodel.table_descriptions import TableDescription
+from datamodel.wording import NEWEST, WORDINGS
 from proto.catalog_view import CatalogView
 from proto.messages import (
     Get,
@@ -207,7 +208,7 @@ def thing(pk, sk=None, **attributes):
 class Harness:
     """A router without sockets."""
 
-    def __init__(self):
+    def __init__(self, wordings=WORDINGS[NEWEST]):
         self.storage = FakeStorage()
         self.catalog = FakeCatalog()
         self.metrics = RouterMetrics()
@@ -225,7 +226,7 @@ class Harness:
             now=lambda: self.time,
             wall_clock=lambda: 1_700_000_000.0,
         )
-        self.dispatcher = Dispatcher(self.services, HANDLERS)
+        self.dispatcher = Dispatcher(self.services, HANDLERS, wordings)
 
     def add_table(self, row=None, count=1, first_group=1):
         """Make a table known and served."""

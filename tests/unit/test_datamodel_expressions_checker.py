@@ -116,7 +116,7 @@ CONDITIONS = [
     (":undefined < abOrT", reserved("abOrT")),
     ("#undefined = :undefined AND status = :s", reserved("status")),
     # list indexes
-    ("a[2147483648] = :s", NO_INDEX + "[2147483648]"),
+    ("a[4294967295] = :s", NO_INDEX + "[4294967295]"),
     ("a[99999999999999999999] = :s", NO_INDEX + "[99999999999999999999]"),
     # functions
     ("dog(a)", "Invalid function name; function: dog"),
@@ -146,7 +146,7 @@ CONDITIONS = [
     # the first fault in the text counts
     ("dog(a) AND name = :s", "Invalid function name; function: dog"),
     ("name = :s AND dog(a)", reserved("name")),
-    ("a[2147483648] = :s AND name = :s", NO_INDEX + "[2147483648]"),
+    ("a[4294967295] = :s AND name = :s", NO_INDEX + "[4294967295]"),
     ("contains(name, :s) > a", misplaced("contains")),
     # operators
     ("a<b " + "or (a<b " * 454 + ")" * 454, "TOO MANY"),
@@ -265,7 +265,7 @@ def test_conditions(expression, expected):
     [
         ":s = :s",
         ":s < :s",
-        "a[2147483647] = :s",
+        "a[4294967294] = :s",
         "a" + ".b" * 31 + " = :s",
         "a IN (" + ", ".join([":n"] * 100) + ")",
         " AND ".join(["a<b"] * 150),
@@ -320,7 +320,7 @@ UPDATES = [
     ("SET a.Name = :s", reserved("Name")),
     ("SET a = Name", reserved("Name")),
     ("add abort :s", reserved("abort")),
-    ("SET a[2147483648] = :s", NO_INDEX + "[2147483648]"),
+    ("SET a[4294967295] = :s", NO_INDEX + "[4294967295]"),
     ("SET a = f(b,c,d)", "Invalid function name; function: f"),
     ("SET a = LIST_APPEND(b, c)", "Invalid function name; function: LIST_APPEND"),
     ("set #x = if_not_exist(:x) set c = d", "Invalid function name; function: if_not_exist"),
@@ -465,7 +465,7 @@ def test_updates_without_errors(expression):
 PROJECTIONS = [
     ("a.abORt", reserved("abORt")),
     ("#x,ABSoLUTE", reserved("ABSoLUTE")),
-    ("a[2147483648]", NO_INDEX + "[2147483648]"),
+    ("a[4294967295]", NO_INDEX + "[4294967295]"),
     ("a,b,a,#x", undefined_name("#x")),
     ("a" + ".b" * 32, "The document path has too many nesting levels; nesting levels: 33"),
     ("a, a", clash("overlap", "[a]", "[a]")),

@@ -72,7 +72,7 @@ OPERATOR = "Invalid operator used in KeyConditionExpression: "
 MULTIPLE = (
     "Invalid condition in KeyConditionExpression: Multiple attribute names used in one condition"
 )
-NESTED = "KeyConditionExpressions cannot have conditions on nested attributes"
+NESTED = "Invalid KeyConditionExpression: KeyConditionExpressions cannot have conditions on nested attributes"
 OPERATIONS = "KeyConditionExpressions cannot contain nested operations"
 TOO_MANY = "The number of query conditions ({}) exceeds the number of key attributes defined in the schema ({})"
 TWICE = "Invalid KeyConditionExpression: KeyConditionExpressions must only contain one condition per key"
