@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 SEEDS ?= 0:200
 PYTEST_ARGS ?=
+# Tests that run at a time; a few that are chosen run one by one, without the cost of starting workers.
+TEST_JOBS ?= $(if $(strip $(PYTEST_ARGS)),0,2)
 UP_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -42,7 +44,7 @@ run: $(GENERATED) ## start a local three-zone cluster in the foreground; UP_ARGS
 	@exec $(BIN)/quorate up $(UP_ARGS)
 
 test: $(GENERATED) ## run every test: unit, data-driven, short simulation, real clusters; PYTEST_ARGS='-k name'
-	@$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadgroup --durations=20 $(PYTEST_ARGS)
 
 lint: $(GENERATED) ## check style, formatting, import layers and file sizes
 	@$(BIN)/ruff check --quiet .

@@ -28,7 +28,7 @@ def leader(cluster: LocalCluster, group: int) -> str:
     return wait_until(lambda: cluster.leader_of(group), 15, "a leader")
 
 
-def test_killed_leaders_are_replaced_soon(own_cluster: LocalCluster, capsys):
+def test_killed_leaders_are_replaced_soon(own_cluster: LocalCluster, tell):
     create_table(own_cluster, partitions=1)
     (group,) = groups_of_table(own_cluster)
     gaps = []
@@ -42,13 +42,12 @@ def test_killed_leaders_are_replaced_soon(own_cluster: LocalCluster, capsys):
             gaps.append(probe.gap_since(killed))
             own_cluster.restart(name)
             wait_until(own_cluster.is_ready, 30, "cluster ready")
-    with capsys.disabled():
-        print(f"\n{summary('kill -9 of a leader', gaps)}")
+    tell(f"{summary('kill -9 of a leader', gaps)}")
     assert median(gap.first_write_s for gap in gaps) < KILLED_S
 
 
 def test_a_planned_stop_moves_leadership_first_and_a_rejoin_disturbs_nobody(
-    own_cluster: LocalCluster, capsys
+    own_cluster: LocalCluster, tell
 ):
     create_table(own_cluster, partitions=3)
     group, *_ = groups_of_table(own_cluster)
@@ -70,8 +69,7 @@ def test_a_planned_stop_moves_leadership_first_and_a_rejoin_disturbs_nobody(
             # Pre-votes: whoever comes back asks before it stands, and is told that a leader is there.
             assert own_cluster.terms() == terms
         failures = probe.failure_counts()
-    with capsys.disabled():
-        print(f"\n{summary('SIGTERM of a leader', gaps)}")
+    tell(f"{summary('SIGTERM of a leader', gaps)}")
     assert median(gap.gap_s for gap in gaps) < STOPPED_S
     assert not failures
 
@@ -109,7 +107,7 @@ def two_routers(tmp_path):
         yield running
 
 
-def test_rolling_restart_of_every_process_fails_no_request(two_routers: LocalCluster, capsys):
+def test_rolling_restart_of_every_process_fails_no_request(two_routers: LocalCluster, tell):
     create_table(two_routers, partitions=3)
     wait_writable(two_routers)
     began = time.monotonic()
@@ -126,19 +124,18 @@ def test_rolling_restart_of_every_process_fails_no_request(two_routers: LocalClu
         wait_until(two_routers.is_ready, 30, "cluster ready")
         time.sleep(0.5)
     gap = probe.gap_since(began)
-    with capsys.disabled():
-        print(
-            f"\nrolling restart of {len(two_routers.processes())} processes: {load.done} requests of boto3"
-            f" with standard retries, {sum(load.errors.values())} failed; {len(probe.acknowledged_at)} writes"
-            f" without retries, {len(probe.failures)} failed {probe.failure_counts()},"
-            f" longest gap {gap.gap_s * 1000:.0f} ms"
-        )
+    tell(
+        f"rolling restart of {len(two_routers.processes())} processes: {load.done} requests of boto3"
+        f" with standard retries, {sum(load.errors.values())} failed; {len(probe.acknowledged_at)} writes"
+        f" without retries, {len(probe.failures)} failed {probe.failure_counts()},"
+        f" longest gap {gap.gap_s * 1000:.0f} ms"
+    )
     assert not load.errors
     assert load.done > 100
 
 
 @pytest.mark.skipif(isinstance(find_firewall(), str), reason=str(find_firewall()))
-def test_requests_leave_a_leader_that_is_cut_off(two_routers: LocalCluster, capsys):
+def test_requests_leave_a_leader_that_is_cut_off(two_routers: LocalCluster, tell):
     create_table(two_routers, partitions=1)
     (group,) = groups_of_table(two_routers)
     firewall = find_firewall()
@@ -154,14 +151,13 @@ def test_requests_leave_a_leader_that_is_cut_off(two_routers: LocalCluster, caps
                 gaps.append(probe.gap_since(cut))
                 time.sleep(1.0)
             wait_until(two_routers.is_ready, 30, "cluster ready")
-    with capsys.disabled():
-        print(f"\n{summary('leader cut off', gaps)}")
+    tell(f"{summary('leader cut off', gaps)}")
     assert max(gap.gap_s for gap in gaps) < 2 * KILLED_S
     assert not probe.failure_counts()
 
 
 @pytest.mark.skipif(isinstance(find_firewall(), str), reason=str(find_firewall()))
-def test_a_follower_that_was_cut_off_follows_again_soon_after(own_cluster: LocalCluster, capsys):
+def test_a_follower_that_was_cut_off_follows_again_soon_after(own_cluster: LocalCluster, tell):
     """TCP by itself would try again as long after as it had lasted, more or less, and until then the loss of the
     leader would leave no majority.
     """
@@ -185,8 +181,7 @@ def test_a_follower_that_was_cut_off_follows_again_soon_after(own_cluster: Local
         wait_until(lambda: applied(others[0]) >= until, 60, "it follows", 0.05)
         took_s = time.monotonic() - healed
         assert probe.wait_for_writes(healed, 10, 20)
-    with capsys.disabled():
-        print(f"\ncut off for {CUT_OFF_S:.0f} s: follows {took_s:.1f} s after that")
+    tell(f"cut off for {CUT_OFF_S:.0f} s: follows {took_s:.1f} s after that")
     assert took_s < FOLLOWS_AGAIN_S
 
 

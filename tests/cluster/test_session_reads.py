@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import boto3
-import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -172,7 +171,7 @@ class Session(threading.Thread):
 
 
 def test_reads_see_what_their_router_acknowledged_while_leaders_change(
-    own_cluster: LocalCluster, capsys: pytest.CaptureFixture[str]
+    own_cluster: LocalCluster, tell: Callable[[str], None]
 ) -> None:
     setup = own_cluster.client()
     tables = [f"table-{number}" for number in range(TABLES)]
@@ -202,8 +201,7 @@ def test_reads_see_what_their_router_acknowledged_while_leaders_change(
     reads = sum(session.reads for session in sessions)
     misses = [miss for session in sessions for miss in session.misses]
     errors = [error for session in sessions for error in session.errors]
-    with capsys.disabled():
-        print(f"\n{reads} eventual reads, {len(misses)} missed; {len(errors)} requests failed")
+    tell(f"{reads} eventual reads, {len(misses)} missed; {len(errors)} requests failed")
     assert not misses, misses[:10]
     assert reads > 200
     (router,) = own_cluster.processes("router")
@@ -211,7 +209,7 @@ def test_reads_see_what_their_router_acknowledged_while_leaders_change(
 
 
 def test_across_routers_the_lag_is_small(
-    own_cluster: LocalCluster, capsys: pytest.CaptureFixture[str]
+    own_cluster: LocalCluster, tell: Callable[[str], None]
 ) -> None:
     here = own_cluster.client()
     create(here, "things", 1)
@@ -226,11 +224,10 @@ def test_across_routers_the_lag_is_small(
             while number_of(READS["GetItem"](there, "things", "x")) < n:
                 assert time.monotonic() < began + 5, "never seen"
             lags.append(time.monotonic() - began)
-    with capsys.disabled():
-        print(
-            f"\nseen through another router after {1000 * statistics.median(lags):.1f} ms (median),"
-            f" {1000 * max(lags):.1f} ms at most, a read included"
-        )
+    tell(
+        f"seen through another router after {1000 * statistics.median(lags):.1f} ms (median),"
+        f" {1000 * max(lags):.1f} ms at most, a read included"
+    )
 
 
 def test_reads_that_lag_on_purpose(tmp_path: Any) -> None:
