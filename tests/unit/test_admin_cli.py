@@ -146,7 +146,8 @@ def test_down_waits_until_the_supervisor_is_gone(tmp_path, capsys):
             "import signal, sys, pathlib, time\nfrom admin.cluster_file import DataDirLock\n"
             "def stop(*_):\n    time.sleep(0.3)\n    sys.exit()\n"
             "signal.signal(signal.SIGTERM, stop)\n"
-            "DataDirLock(pathlib.Path(sys.argv[1])).acquire(); print('held', flush=True); signal.pause()",
+            "DataDirLock(pathlib.Path(sys.argv[1])).acquire(); print('held', flush=True)\n"
+            "while True:\n    time.sleep(0.02)",  # (`pause` can miss a signal that comes just before it)
             str(tmp_path),
         ],
         stdout=subprocess.PIPE,

@@ -22,7 +22,7 @@ from tests.cluster.harness import is_alive
 
 # Serves 200 on the ports of its flags; writes its name to the file STARTED names; exits on SIGTERM.
 STAND_IN = """
-import http.server, os, signal, socketserver, sys, threading
+import http.server, os, signal, socketserver, sys, threading, time
 name = sys.argv[sys.argv.index("--name") + 1]
 with open(os.environ["STARTED"], "a") as started:
     started.write(name + "\\n")
@@ -52,7 +52,7 @@ for flag in ("--metrics-listen", "--http-listen"):
         threading.Thread(target=server.serve_forever, daemon=True).start()
 print(name, "speaks", file=sys.stderr, flush=True)
 while True:
-    signal.pause()
+    time.sleep(0.02)  # (`pause` can miss a signal that comes just before it)
 """
 
 
