@@ -217,6 +217,7 @@ class CreateTableInput(Shape, frozen=True):
     GlobalTableSourceArn: _TableArn | None = None
     GlobalTableSettingsReplicationMode: _GlobalTableSettingsReplicationMode | None = None
     VectorIndexes: _VectorIndexList | None = None
+    TableThroughputMode: _BillingMode | None = None
 
 
 class DescribeTableInput(Shape, frozen=True):
@@ -436,6 +437,7 @@ class UpdateTableInput(Shape, frozen=True):
     GlobalTableSettingsReplicationMode: _GlobalTableSettingsReplicationMode | None = None
     DisassociationProtectionEnabled: _DisassociationProtectionEnabled | None = None
     VectorIndexUpdates: _VectorIndexUpdateList | None = None
+    TableThroughputMode: _BillingMode | None = None
 
 
 _ResourceArnString: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1283)]

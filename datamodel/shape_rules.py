@@ -148,8 +148,36 @@ REQUIRED_UNLESS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
 }
 
 
-def enforced_shapes(shapes: dict[str, Any]) -> dict[str, Any]:
+# What the service has and its published model has not, by structure. Source: measured on the service with raw
+# requests by the authors of ExtendDB (pull request 320, August 2026).
+UNPUBLISHED_MEMBERS: Final[dict[str, dict[str, str]]] = {
+    "CreateTableInput": {"TableThroughputMode": "BillingMode"},
+    "TableDescription": {"TableThroughputModeSummary": "TableThroughputModeSummary"},
+    "UpdateTableInput": {"TableThroughputMode": "BillingMode"},
+}
+UNPUBLISHED_SHAPES: Final[dict[str, dict[str, Any]]] = {
+    "TableThroughputModeSummary": {
+        "type": "structure",
+        "members": {
+            "TableThroughputMode": "BillingMode",
+            "LastUpdateToPayPerRequestDateTime": "Date",
+        },
+    },
+}
+
+
+def completed_shapes(shapes: dict[str, Any]) -> dict[str, Any]:
+    """The model's shapes with what the service has besides."""
+    completed = {**shapes, **UNPUBLISHED_SHAPES}
+    for name, members in UNPUBLISHED_MEMBERS.items():
+        shape = shapes[name]
+        completed[name] = {**shape, "members": {**shape["members"], **members}}
+    return completed
+
+
+def enforced_shapes(published: dict[str, Any]) -> dict[str, Any]:
     """The model's shapes with the constraints that the service enforces: some more, some fewer."""
+    shapes = completed_shapes(published)
     return {
         name: {
             part: value

@@ -194,13 +194,15 @@ def tagged_table_name(arn: str, region: str, account_id: str) -> str:
 
     Raises:
         ValidationError: No ARN, not of a DynamoDB table, or of another region.
-        AccessDeniedError: Another account's table.
+        AccessDeniedError: Another account's table, or another service's resource.
         ResourceNotFoundError: A stream's ARN, or a name that no table can have.
     """
     if not arn.startswith("arn:"):
         raise ValidationError(f"{INVALID}ARNs must start with 'arn:': {arn}")
     match = _ARN.fullmatch(arn)
-    if match is None or match[2] != "dynamodb":
+    if match is not None and match[2] != "dynamodb":
+        raise AccessDeniedError("Access is denied")
+    if match is None:
         raise ValidationError(f"{INVALID}Provided Arn is not a DynamoDB resource arn: {arn}")
     kind, _, rest = match[5].partition("/")
     name, *inner = rest.split("/")
@@ -342,6 +344,12 @@ def render_table(
             shown["BillingModeSummary"]["LastUpdateToPayPerRequestDateTime"] = (
                 table.on_demand_since_ms / 1000
             )
+        # The same once more under its newer name.
+        summary = dict(shown["BillingModeSummary"])
+        shown["TableThroughputModeSummary"] = {
+            "TableThroughputMode": summary.pop("BillingMode"),
+            **summary,
+        }
     if table.table_class is not None:
         shown["TableClassSummary"] = {"TableClass": table.table_class}
         if table.table_class_ms is not None:
@@ -390,6 +398,7 @@ _SHOWN_OF_DELETED: Final = (
     "TableArn",
     "TableId",
     "BillingModeSummary",
+    "TableThroughputModeSummary",
     "TableClassSummary",
     "DeletionProtectionEnabled",
 )

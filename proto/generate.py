@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodel.generate import MODEL_PATH
-from datamodel.shape_rules import IMPLEMENTED_OPERATIONS
+from datamodel.shape_rules import IMPLEMENTED_OPERATIONS, completed_shapes
 
 PROTO_PATH = Path(__file__).parent / "dynamodb.proto"
 
@@ -147,7 +147,7 @@ def proto_text(model: Model, present: str) -> str:
         present: The present source, whose field numbers are kept; may be empty.
     """
     numbers = _parse_numbers(present)
-    shapes = model["shapes"]
+    shapes = completed_shapes(model["shapes"])
     parts = [_HEADER, _service_source(), _VALUES]
     names = message_names(model)
     for shape_name, message in names.items():
@@ -170,7 +170,7 @@ def message_names(model: Model) -> dict[str, str]:
             if side in entry:
                 names[entry[side]] = f"{operation}{suffix}"
     for root in [*names, "ThrottlingReason"]:
-        for name in _structures(model["shapes"], root, set()):
+        for name in _structures(completed_shapes(model["shapes"]), root, set()):
             names.setdefault(name, name)
     return names
 

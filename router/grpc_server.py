@@ -253,7 +253,9 @@ def _to_body(data: bytes, request_type: type[Message]) -> bytes:
 
 
 def _to_message(body: bytes, response_type: type[Message]) -> bytes:
-    answer: bytes = from_members(msgspec.json.decode(body), response_type).SerializeToString()
+    answer: bytes = from_members(
+        msgspec.json.decode(body or b"{}"), response_type
+    ).SerializeToString()
     return answer
 
 

@@ -42,7 +42,8 @@ from router.responses import (
 
 log = logging.getLogger(__name__)
 
-HEAD_BYTES_MAX = 64 << 10
+# Of a request line, and of all headers together: more is refused, as by the service.
+HEAD_BYTES_MAX = 16 << 10
 # Requests of one connection that wait for their reply; past that we do not read on.
 PIPELINED_MAX = 32
 # Bytes of replies that a client has not taken yet; past that we do not read on.
@@ -68,7 +69,7 @@ class Doorway:
         dispatch: Executes requests.
         is_ready: What `/readyz` says.
         new_request_id: 52 characters of [0-9A-Z], different each time.
-        greeting: The answer to GET.
+        host_name: What the answer to GET calls us if the client does not.
         responses: Makes heads of replies.
         connections: Those that are open.
         time: Monotonic seconds as of the last sweep: timeouts need no better.
@@ -83,13 +84,13 @@ class Doorway:
         is_ready: Callable[[], bool],
         new_request_id: Callable[[], bytes],
         responses: Responses,
-        greeting: bytes,
+        host_name: bytes,
         time: float,
     ) -> None:
         self.dispatch = dispatch
         self.is_ready = is_ready
         self.new_request_id = new_request_id
-        self.greeting = greeting
+        self.host_name = host_name
         self.responses = responses
         self.connections: set[Connection] = set()
         self.time = time
@@ -235,8 +236,8 @@ class Connection(asyncio.Protocol):
                 self._head_bytes = 0  # the head began in this piece
             else:
                 self._head_bytes += len(data)
-                if self._head_bytes > HEAD_BYTES_MAX:
-                    self._refuse(431)
+                if self._head_bytes > 2 * HEAD_BYTES_MAX:
+                    self._refuse(400)
 
     def eof_received(self) -> bool:
         """The client sends no more; it may still read replies."""
@@ -289,8 +290,8 @@ class Connection(asyncio.Protocol):
         headers = self._headers
         # A head that came as a part of one piece of usual size needs no look.
         may_be_large = self._head_bytes >= 0 or self._piece_bytes > HEAD_BYTES_MAX
-        if may_be_large and _size_of_head(self._url, headers) > HEAD_BYTES_MAX:
-            self._refuse(431)
+        if may_be_large and _is_too_large(self._url, headers):
+            self._refuse(400)
             return
         self._spelling = spelling = spelling_of(tuple(headers))
         if spelling.transfer_encoding and headers[spelling.transfer_encoding].lower() != b"chunked":
@@ -362,6 +363,9 @@ class Connection(asyncio.Protocol):
         if parser.get_method() != b"POST":
             self._answer_other_method(exchange, parser.get_method())
             return
+        if self._url != b"/" and path_of(self._url) != b"/":
+            self._answer_unknown_page(exchange)
+            return
         if content_type != JSON_1_0:
             media_type = (content_type or b"").split(b";", 1)[0].strip().lower()
             if media_type == JSON:
@@ -405,11 +409,14 @@ class Connection(asyncio.Protocol):
                 exchange.reply(200 if ready else 503, b"ready\n" if ready else b"not ready\n")
             elif path == b"/healthz":
                 exchange.reply(200, b"ok\n")
+            elif path == b"/":
+                host = self.host() or self.doorway.host_name
+                exchange.reply(200, b"healthy: %b " % host)
             else:
-                exchange.reply(200, self.doorway.greeting)
+                self._answer_unknown_page(exchange)
         elif method == b"OPTIONS":
             exchange.data = self.doorway.responses.render_preflight(
-                exchange.request_id, self._headers, exchange.keep_alive
+                exchange.request_id, self._headers, exchange.keep_alive, exchange.cors
             )
             self.replied(exchange)
         else:
@@ -516,5 +523,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
 
-def _size_of_head(url: bytes, headers: dict[bytes, bytes]) -> int:
-    return len(url) + sum(len(name) + len(value) for name, value in headers.items())
+def _is_too_large(url: bytes, headers: dict[bytes, bytes]) -> bool:
+    """Whether the request line, or the headers together, are more than is taken."""
+    size = sum(len(name) + len(value) + 4 for name, value in headers.items())
+    return len(url) > HEAD_BYTES_MAX or size > HEAD_BYTES_MAX

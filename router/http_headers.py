@@ -3,7 +3,6 @@
 import zlib
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
 
 from datamodel.limits import REQUEST_SIZE_BYTES_MAX
 
@@ -91,12 +90,19 @@ def decompress(body: bytes, coding: bytes) -> bytes | None:
         return body
     if name not in (b"gzip", b"x-gzip", b"deflate"):
         return None
-    # 47: gzip or zlib, as its header says.
-    inflater: Any = zlib.decompressobj(wbits=47)
-    try:
-        inflated: bytes = inflater.decompress(body, REQUEST_SIZE_BYTES_MAX + 1)
-    except zlib.error:
-        return None
-    if len(inflated) <= REQUEST_SIZE_BYTES_MAX and not inflater.eof:
-        return None
-    return inflated
+    inflated: bytes = b""
+    while True:
+        # 47: gzip or zlib, as its header says.
+        inflater = zlib.decompressobj(wbits=47)
+        try:
+            inflated += inflater.decompress(body, REQUEST_SIZE_BYTES_MAX + 1 - len(inflated))
+        except zlib.error:
+            return None
+        if len(inflated) > REQUEST_SIZE_BYTES_MAX:
+            return inflated
+        if not inflater.eof:
+            return None
+        # A body may be several gzip members, one behind the other (RFC 1952, 2.2).
+        body = inflater.unused_data
+        if not body:
+            return inflated

@@ -40,12 +40,12 @@ class HttpServer:
             new_request_id: 52 characters of [0-9A-Z], different each time.
             now: Monotonic seconds, for timeouts.
             wall_clock: Unix seconds, for the `Date` header.
-            region: Named by the greeting on GET.
+            region: In the name that the answer to GET has for a client that gives none.
         """
-        greeting = f"healthy: dynamodb.{region}.amazonaws.com ".encode()
+        host_name = f"dynamodb.{region}.amazonaws.com".encode()
         self._now = now
         self._doorway = Doorway(
-            dispatch, is_ready, new_request_id, Responses(wall_clock), greeting, now()
+            dispatch, is_ready, new_request_id, Responses(wall_clock), host_name, now()
         )
         self._listening: list[tuple[asyncio.Server, socket.socket]] = []
         self._sweeper: asyncio.TimerHandle | None = None

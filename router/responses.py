@@ -28,12 +28,15 @@ _REASONS = {
     404: "Not Found",
     408: "Request Timeout",
     413: "Request Entity Too Large",
-    431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
 _EXPOSED_HEADERS = (
     "x-amzn-RequestId,x-amzn-ErrorType,x-amzn-ErrorMessage,x-amz-request-id,x-amz-crc32,Date"
+)
+_CORS_LINES = (
+    "Access-Control-Allow-Origin: *",
+    f"Access-Control-Expose-Headers: {_EXPOSED_HEADERS}",
 )
 _CORS_MAX_AGE_S = 172_800
 
@@ -109,32 +112,34 @@ class Responses:
         if not keep_alive:
             lines.append("Connection: close")
         if cors:
-            lines.append("Access-Control-Allow-Origin: *")
-            lines.append(f"Access-Control-Expose-Headers: {_EXPOSED_HEADERS}")
+            lines += _CORS_LINES
         lines.append("x-amzn-RequestId: ")
         head = "\r\n".join(lines).encode()
         self._heads[(status, content_type, keep_alive, coding, cors)] = head
         return head
 
     def render_preflight(
-        self, request_id: bytes, headers: Mapping[bytes, bytes], keep_alive: bool
+        self, request_id: bytes, headers: Mapping[bytes, bytes], keep_alive: bool, cors: bool
     ) -> bytes:
-        """The answer to OPTIONS: any script may send whatever it asks for (nothing is authenticated)."""
+        """The answer to OPTIONS. A browser's script (`cors`) may send whatever it asks for: nothing is
+        authenticated.
+        """
         lines = [
             "HTTP/1.1 200 OK",
+            "Server: Server",
             f"Date: {self._date}",
-            "Access-Control-Allow-Origin: *",
-            f"Access-Control-Max-Age: {_CORS_MAX_AGE_S}",
             "Content-Length: 0",
             f"x-amzn-RequestId: {request_id.decode()}",
         ]
-        for asked, granted in (
-            (b"access-control-request-headers", "Access-Control-Allow-Headers"),
-            (b"access-control-request-method", "Access-Control-Allow-Methods"),
-        ):
-            value = headers.get(sent_as(headers, asked))
-            if value is not None:
-                lines.append(f"{granted}: {value.decode('latin-1')}")
+        if cors:
+            lines += [*_CORS_LINES, f"Access-Control-Max-Age: {_CORS_MAX_AGE_S}"]
+            for asked, granted in (
+                (b"access-control-request-headers", "Access-Control-Allow-Headers"),
+                (b"access-control-request-method", "Access-Control-Allow-Methods"),
+            ):
+                value = headers.get(sent_as(headers, asked))
+                if value is not None:
+                    lines.append(f"{granted}: {value.decode('latin-1')}")
         if not keep_alive:
             lines.append("Connection: close")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

@@ -32,11 +32,13 @@ from router.operations.table_access import (
     named_table,
     now_ms,
     show,
+    with_billing_mode,
 )
 
 
 async def handle(request: CreateTableInput, call: Call) -> Mapping[str, Any]:
     """Create the table; answers when it is ACTIVE or has been long in the making, and says CREATING as ever."""
+    request = with_billing_mode(request)
     name = named_table(request.TableName, call)
     draft = new_table(request, name, table_id=0, uuid=_new_uuid(call), now_ms=now_ms(call))
     table = await _store(request, draft, call)

@@ -2,9 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+import msgspec
 
 from datamodel.errors import InternalServerError, ServiceUnavailableError
+from datamodel.requests import CreateTableInput, UpdateTableInput
 from datamodel.table_descriptions import TableDescription, render_table, table_name_of
 from proto.catalog_client import (
     CatalogUnavailable,
@@ -15,6 +18,8 @@ from proto.catalog_client import (
 )
 from router.context import Call
 from router.table_sizes import NO_SIZE, TableSize
+
+BillingRequest = TypeVar("BillingRequest", CreateTableInput, UpdateTableInput)
 
 WRITE_ATTEMPTS_MAX: Final = 50
 """Rounds of reading and writing conditionally: each lost round means that another writer got through."""
@@ -29,6 +34,16 @@ HOLD_MARGIN_S: Final = 0.5
 def named_table(text: str, call: Call) -> str:
     """The table's name from a request's TableName."""
     return table_name_of(text, call.services.region, call.services.account_id)
+
+
+def with_billing_mode(request: BillingRequest) -> BillingRequest:
+    """The request with its billing mode under the one name: `TableThroughputMode` counts where BillingMode is not
+    given.
+    """
+    mode = request.TableThroughputMode
+    if mode is None or request.BillingMode is not None:
+        return request
+    return msgspec.structs.replace(request, BillingMode=mode)
 
 
 def now_ms(call: Call) -> int:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from datamodel.errors import ResourceInUseError, ValidationError
 from datamodel.requests import TagResourceInput
@@ -20,7 +19,7 @@ from router.context import Call
 from router.operations.table_access import change_table
 
 
-async def handle(request: TagResourceInput, call: Call) -> Mapping[str, Any]:
+async def handle(request: TagResourceInput, call: Call) -> bytes:
     """Tag the table."""
     arn = request.ResourceArn
     name = tagged_table_name(arn, call.services.region, call.services.account_id)
@@ -38,7 +37,7 @@ async def handle(request: TagResourceInput, call: Call) -> Mapping[str, Any]:
         return with_tags(table, tags | added), []
 
     await change_table(name, call, lambda: resource_not_found(arn), tag)
-    return {}
+    return b""
 
 
 def with_tags(table: TableDescription, tags: Mapping[str, str]) -> TableDescription:

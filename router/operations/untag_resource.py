@@ -1,7 +1,6 @@
 """UntagResource: tags of a table, taken away; keys that it does not have do not matter."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from datamodel.errors import ValidationError
 from datamodel.requests import UntagResourceInput
@@ -18,7 +17,7 @@ from router.operations.table_access import change_table
 from router.operations.tag_resource import check_can_tag, with_tags
 
 
-async def handle(request: UntagResourceInput, call: Call) -> Mapping[str, Any]:
+async def handle(request: UntagResourceInput, call: Call) -> bytes:
     """Untag the table."""
     arn = request.ResourceArn
     name = tagged_table_name(arn, call.services.region, call.services.account_id)
@@ -34,4 +33,4 @@ async def handle(request: UntagResourceInput, call: Call) -> Mapping[str, Any]:
         return with_tags(table, {k: v for k, v in table.tags if k not in gone}), []
 
     await change_table(name, call, lambda: resource_not_found(arn), untag)
-    return {}
+    return b""

@@ -9,11 +9,19 @@ from datamodel.table_quotas import check_on_demand, check_provisioned
 from datamodel.table_updates import TableUpdate, check_update, update_table
 from proto.catalog_client import RowWrite
 from router.context import Call
-from router.operations.table_access import change_table, last_sizes, named_table, now_ms, show
+from router.operations.table_access import (
+    change_table,
+    last_sizes,
+    named_table,
+    now_ms,
+    show,
+    with_billing_mode,
+)
 
 
 async def handle(request: UpdateTableInput, call: Call) -> Mapping[str, Any]:
     """Change the table at once; the answer says UPDATING where the service's does."""
+    request = with_billing_mode(request)
     name = named_table(request.TableName, call)
     check_update(request)
     services = call.services

@@ -102,7 +102,7 @@ class HttpTransport:
         if checksum is not None and int(checksum) != zlib.crc32(answer):
             malformed = "x-amz-crc32 is not that of the body"
         if response.status == 200:
-            return Outcome(json.loads(answer), malformed=malformed)
+            return Outcome(json.loads(answer or b"{}"), malformed=malformed)
         if not answer:
             return Outcome(code=f"HTTP {response.status}", malformed=malformed)
         members = json.loads(answer)

@@ -7,7 +7,12 @@ import msgspec
 import pytest
 
 from datamodel import generate, requests
-from datamodel.shape_rules import ENUM_ORDER, IMPLEMENTED_OPERATIONS, MEMBER_ORDER
+from datamodel.shape_rules import (
+    ENUM_ORDER,
+    IMPLEMENTED_OPERATIONS,
+    MEMBER_ORDER,
+    completed_shapes,
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,7 @@ def test_condensing_keeps_constraints_and_drops_the_rest():
 @pytest.mark.parametrize("operation", IMPLEMENTED_OPERATIONS)
 def test_each_operation_has_a_type_with_the_members_of_the_model(model, operation):
     request_type = requests.REQUEST_TYPES[operation]
-    shape = model["shapes"][model["operations"][operation]["input"]]
+    shape = completed_shapes(model["shapes"])[model["operations"][operation]["input"]]
     fields = {field.name: field for field in msgspec.structs.fields(request_type)}
     assert set(fields) == set(shape.get("members", {}))
     required = {name for name, field in fields.items() if field.required}

@@ -205,9 +205,8 @@ def test_what_names_no_table(text, error, message):
         ),
         (
             "arn:aws:s3:::x",
-            ValidationError,
-            "One or more parameter values were invalid: Provided Arn is not a DynamoDB resource arn: "
-            "arn:aws:s3:::x",
+            AccessDeniedError,
+            "Access is denied",
         ),
     ],
 )

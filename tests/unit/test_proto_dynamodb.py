@@ -5,7 +5,7 @@ import json
 import pytest
 
 from datamodel.generate import MODEL_PATH
-from datamodel.shape_rules import IMPLEMENTED_OPERATIONS
+from datamodel.shape_rules import IMPLEMENTED_OPERATIONS, completed_shapes
 from proto import dynamodb_pb2 as pb
 from proto import generate
 
@@ -34,15 +34,14 @@ def test_one_method_per_operation():
 
 def test_messages_have_the_members_of_their_shapes(model):
     names = generate.message_names(model)
+    shapes = completed_shapes(model["shapes"])
     assert {f"{operation}Request" for operation in IMPLEMENTED_OPERATIONS} <= set(names.values())
     for shape, message in names.items():
         fields = pb.DESCRIPTOR.message_types_by_name[message].fields
-        if model["shapes"][shape]["type"] == "list":
+        if shapes[shape]["type"] == "list":
             assert [(field.name, field.is_repeated) for field in fields] == [("values", True)]
             continue
-        assert {field.json_name for field in fields} == set(
-            model["shapes"][shape].get("members", {})
-        ), shape
+        assert {field.json_name for field in fields} == set(shapes[shape].get("members", {})), shape
 
 
 def test_attribute_values_have_ten_types_one_at_a_time(model):

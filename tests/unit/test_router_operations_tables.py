@@ -85,7 +85,7 @@ class Router:
         future = asyncio.get_running_loop().create_future()
 
         def reply(status, body):
-            future.set_result((status, json.loads(body)))
+            future.set_result((status, json.loads(body or b"{}")))
 
         body = json.dumps(members).encode()
         self.dispatcher.dispatch(operation, body, RequestContext(b"R" * 52), reply)
