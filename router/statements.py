@@ -21,7 +21,7 @@ from datamodel.errors import (
 )
 from datamodel.expressions import parse_condition, parse_update
 from datamodel.expressions.syntax_tree import And, Function, Or, Path
-from datamodel.items import encode_item
+from datamodel.items import Item, encode_item
 from datamodel.key_encoding import KeySchema, check_item_key, check_key, encode_key
 from datamodel.limits import ITEM_SIZE_BYTES_MAX
 from datamodel.local_indexes import check_item_index_keys
@@ -29,9 +29,11 @@ from datamodel.partiql import (
     Delete,
     ExpressionWriter,
     Insert,
+    Select,
     Statement,
     Update,
     split_key,
+    whole_key,
 )
 from proto.client_groups import GroupRequest
 from proto.messages import (
@@ -46,8 +48,10 @@ from proto.messages import (
     Action,
     ActionResult,
     Answer,
+    Refused,
     ReturnKind,
 )
+from router.capacity import write_units
 from router.context import Call
 from router.partition_map import TableEntry
 from router.write_path import WriteExpressions, send_action
@@ -91,9 +95,10 @@ class StatementCall(Call):
 
     Attributes:
         table_name: Name of the table that was asked; None until one was.
+        failed_units: Write units that a failed condition consumed.
     """
 
-    __slots__ = ("_is_insert", "_on_end", "table_name")
+    __slots__ = ("_is_insert", "_on_end", "failed_units", "table_name")
 
     def __init__(self, parent: Call, operation: str, on_end: OnEnd) -> None:
         """Begin; the deadline is the parent's."""
@@ -101,10 +106,11 @@ class StatementCall(Call):
         super().__init__(parent.services, metrics, parent.context, _no_reply)
         self.deadline = parent.deadline
         self.table_name: str | None = None
+        self.failed_units = 0.0
         self._on_end = on_end
         self._is_insert = False
 
-    def start(self, statement: Statement, run: "Callable[[StatementCall], None]") -> None:
+    def start(self, statement: Statement | None, run: "Callable[[StatementCall], None]") -> None:
         """Execute: whatever `run` raises is the outcome."""
         self._is_insert = isinstance(statement, Insert)
         try:
@@ -130,6 +136,13 @@ class StatementCall(Call):
 
         super().ask(entry, make_noted, done, leader)
 
+    def _error_of(self, answer: Answer) -> DynamoDBError:
+        error = super()._error_of(answer)
+        if isinstance(error, ConditionalCheckFailedError) and isinstance(answer, Refused):
+            sizes = [reason.old_size for reason in answer.reasons]
+            self.failed_units = write_units(sizes[0] if sizes else 0, 0)
+        return error
+
     def end(self, outcome: Outcome) -> None:
         """The statement was executed."""
         assert self._is_open, "a statement has one outcome"
@@ -148,6 +161,27 @@ class StatementCall(Call):
 def _no_reply(_status: int, _body: bytes) -> None:
     msg = "statements answer through their parent"
     raise AssertionError(msg)
+
+
+def key_of_statement(statement: Statement, entry: TableEntry) -> bytes | None:
+    """The keyspace key of the one item that a statement names; None if it does not, whatever becomes of that."""
+    schema = entry.schema
+    key: Item | None = None
+    try:
+        match statement:
+            case Insert():
+                check_item_key(schema, statement.item)
+                return encode_key(entry.table_id, schema, statement.item)
+            case Select():
+                key = None if statement.index else whole_key(statement.where, schema)
+            case Update() | Delete():
+                key, _ = split_key(statement.where, schema)
+        if key is None:
+            return None
+        check_key(schema, key)
+    except ValidationError:
+        return None
+    return encode_key(entry.table_id, schema, key)
 
 
 # --- writes ------------------------------------------------------------------------------------------------

@@ -47,6 +47,9 @@ _ALIASING: Final = "Aliasing is not supported"
 _TYPE_NAMES: Final = "{B,NULL,SS,BOOL,L,BS,N,NS,S,M}"
 _TYPE_NAMES_HERE: Final = "{N,BS,L,B,NULL,M,S,SS,NS,BOOL}"
 _ON_INDEX: Final = "This operation is not supported on an index"
+_ONE_NAME: Final = (
+    "FROM clause may only contain a single table name in data manipulation statements"
+)
 _NAME_CHARACTERS: Final = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
 )
@@ -202,14 +205,16 @@ def _table_of(source: Expression) -> tuple[str, str | None]:
     return table, components[1] if len(components) > 1 else None
 
 
-def _written_table(targets: Sequence[Expression], *, has_alias: bool = False) -> str:
+def _written_table(
+    targets: Sequence[Expression], *, has_alias: bool = False, is_insert: bool = False
+) -> str:
     if len(targets) != 1:
         raise ValidationError("Only one table can be written by a statement")
     table, index = _table_of(targets[0])
     if has_alias:
         raise ValidationError(_ALIASING)
     if index is not None:
-        raise ValidationError(_ON_INDEX)
+        raise ValidationError(f"{_ONE_NAME} at {targets[0].at}" if is_insert else _ON_INDEX)
     return table
 
 
@@ -266,7 +271,7 @@ def _insert(tree: InsertStatement, parameters: Parameters) -> Insert:
             f"Invalid returning clause: RETURNING {tree.returning.upper()} *. "
             "RETURNING is not allowed in INSERT statements."
         )
-    table = _written_table((tree.target,))
+    table = _written_table((tree.target,), is_insert=True)
     value = tree.value
     if tree.is_bag or not isinstance(value, StructLiteral | Parameter):
         raise unsupported(value)

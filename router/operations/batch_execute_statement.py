@@ -5,6 +5,7 @@ even if none of them did.
 """
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +15,7 @@ from datamodel.errors import (
     ConditionalCheckFailedError,
     DuplicateItemError,
     DynamoDBError,
+    InternalServerError,
     ItemCollectionSizeLimitExceededError,
     ProvisionedThroughputExceededError,
     RequestLimitExceededError,
@@ -24,15 +26,23 @@ from datamodel.errors import (
 )
 from datamodel.partiql import Select, Statement, prepare_parameters, prepare_statement
 from datamodel.requests import BatchExecuteStatementInput, BatchStatementRequest
-from router.capacity import consumed_capacity
+from router.batches import DUPLICATE_KEYS
+from router.capacity import consumed_capacities
 from router.context import Call
+from router.partition_map import TableEntry
 from router.statement_pages import SelectOptions, select
-from router.statements import Outcome, StatementCall, check_write, write
-from router.write_path import ALL_OLD
+from router.statements import (
+    Outcome,
+    StatementCall,
+    check_write,
+    key_of_statement,
+    write,
+)
 
 PREPARED_LENGTH_MAX: Final = 16 * 1024
 """Characters of statements after which others get their turn: some tens of milliseconds at the worst."""
 
+_OPERATION: Final = "BatchExecuteStatement"
 _INTERNAL: Final = "InternalServerError"
 # What an outcome calls the exceptions of requests of their own; any other is internal.
 _CODES: Final = {
@@ -75,7 +85,11 @@ class _Batch:
         self._prepared: list[Statement | ValidationError] = []
         self._left = len(request.Statements)
         self._responses = [b""] * self._left
-        self._capacities = [b""] * self._left
+        self._tables: list[str] = []  # in the order of the request
+        # By table: what was consumed of it, and of each of its local indexes.
+        self._units: dict[str, float] = {}
+        self._index_units: dict[str, dict[str, float]] = {}
+        self._has_succeeded = False
 
     def prepare(self) -> None:
         """Make sense of all statements, in several turns of the loop if they are long; then execute them."""
@@ -102,9 +116,49 @@ class _Batch:
         found = [one for one in self._prepared if not isinstance(one, ValidationError)]
         if len({isinstance(statement, Select) for statement in found}) > 1:
             raise ValidationError(
-                "BatchExecuteStatement API does not support both read and write operations "
-                "in the same request."
+                "Read and write requests together in the same batch is not supported."
             )
+        self._find_tables(list(dict.fromkeys(statement.table for statement in found)), {})
+
+    def _find_tables(self, names: list[str], entries: dict[str, TableEntry]) -> None:
+        """Look all tables up, then execute; those that are not there are for their statements to say."""
+        while names:
+            name = names.pop()
+            entry = self._call.services.tables.get(name)
+            if entry is None:
+                self._look_up(name, names, entries)
+                return
+            entries[name] = entry
+        self._execute_all(entries)
+
+    def _look_up(self, name: str, names: list[str], entries: dict[str, TableEntry]) -> None:
+        def found(entry: TableEntry) -> None:
+            entries[name] = entry
+            self._find_tables(names, entries)
+
+        def failed(part: StatementCall, outcome: Outcome | DynamoDBError) -> None:
+            del part
+            if isinstance(outcome, InternalServerError):
+                self._call.fail(outcome)
+            else:
+                self._find_tables(names, entries)
+
+        look = StatementCall(self._call, _OPERATION, failed)
+        look.start(None, lambda part: part.with_table(name, found))
+
+    def _execute_all(self, entries: Mapping[str, TableEntry]) -> None:
+        keys = [
+            key
+            for one in self._prepared
+            if not isinstance(one, ValidationError)
+            and one.table in entries
+            and (key := key_of_statement(one, entries[one.table])) is not None
+        ]
+        if len(set(keys)) != len(keys):
+            self._call.fail(ValidationError(DUPLICATE_KEYS))
+            return
+        named = [one.table for one in self._prepared if not isinstance(one, ValidationError)]
+        self._tables = list(dict.fromkeys(entries[name].name for name in named if name in entries))
         for place, one in enumerate(self._prepared):
             if isinstance(one, ValidationError):
                 self._end(place, None, one)
@@ -115,6 +169,8 @@ class _Batch:
         member = self._request.Statements[place]
 
         def ended(part: StatementCall, outcome: Outcome | DynamoDBError) -> None:
+            if part.failed_units and part.table_name is not None:
+                self._consume(part.table_name, part.failed_units, ())
             self._end(place, part.table_name, outcome)
 
         def run(part: StatementCall) -> None:
@@ -122,20 +178,18 @@ class _Batch:
                 options = SelectOptions(strong=member.ConsistentRead is True, in_batch=True)
                 select(part, statement, options)
             else:
-                returns_old = member.ReturnValuesOnConditionCheckFailure == ALL_OLD
-                write(part, statement, return_on_failure=returns_old)
+                # (ReturnValuesOnConditionCheckFailure does nothing in a batch.)
+                write(part, statement, return_on_failure=False)
 
-        StatementCall(self._call, "BatchExecuteStatement", ended).start(statement, run)
+        StatementCall(self._call, _OPERATION, ended).start(statement, run)
 
     def _end(self, place: int, table: str | None, outcome: Outcome | DynamoDBError) -> None:
         members: dict[str, Any] = {}
         if isinstance(outcome, DynamoDBError):
             members["Error"] = _error(outcome)
         else:
-            show = self._request.ReturnConsumedCapacity
-            self._capacities[place] = consumed_capacity(
-                show, outcome.table, outcome.units, outcome.indexes
-            )
+            self._has_succeeded = True
+            self._consume(outcome.table, outcome.units, outcome.indexes)
             if outcome.items:
                 members["Item"] = msgspec.Raw(outcome.items[0])
         if table is not None:
@@ -145,16 +199,22 @@ class _Batch:
         if self._left == 0:
             self._answer()
 
+    def _consume(self, table: str, units: float, index_units: Sequence[tuple[str, float]]) -> None:
+        self._units[table] = self._units.get(table, 0.0) + units
+        indexes = self._index_units.setdefault(table, {})
+        for name, consumed in index_units:
+            indexes[name] = indexes.get(name, 0.0) + consumed
+
     def _answer(self) -> None:
         parts = [b'"Responses":[%b]' % b",".join(self._responses)]
-        if self._request.ReturnConsumedCapacity in ("TOTAL", "INDEXES"):
-            # One for each statement that was executed, in their order.
-            consumed = [
-                capacity.removeprefix(b'"ConsumedCapacity":')
-                for capacity in self._capacities
-                if capacity
-            ]
-            parts.append(b'"ConsumedCapacity":[%b]' % b",".join(consumed))
+        # Failed conditions count, but not by themselves.
+        capacity = self._has_succeeded and consumed_capacities(
+            self._request.ReturnConsumedCapacity,
+            [(name, self._units[name]) for name in self._tables if name in self._units],
+            self._index_units,
+        )
+        if capacity:
+            parts.append(capacity)
         self._call.succeed(b"{%b}" % b",".join(parts))
 
 

@@ -53,7 +53,7 @@ def test_batch_of_reads(hashed):
         {"TableName": "Things"},
         {"TableName": "Things", "Item": HASH_ITEMS[2]},
     ]
-    assert [entry["CapacityUnits"] for entry in answer["ConsumedCapacity"]] == [0.5, 1.0, 0.5, 0.5]
+    assert answer["ConsumedCapacity"] == [{"TableName": "Things", "CapacityUnits": 2.5}]
 
 
 def test_batch_of_writes(hashed):
@@ -62,15 +62,12 @@ def test_batch_of_writes(hashed):
         "INSERT INTO Things VALUE {'pk': 'new'}",
         "INSERT INTO Things VALUE {'pk': 'a'}",
         "UPDATE Things SET n = 5 WHERE pk = 'b' RETURNING MODIFIED NEW *",
-        "UPDATE Things SET n = 5 WHERE pk = 'c' AND n = 1",
         {
             "Statement": "DELETE FROM Things WHERE pk = 'c' AND n = 1",
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         },
-        "UPDATE Things REMOVE nope WHERE pk = 'b' RETURNING MODIFIED NEW *",
         "DELETE FROM Absent WHERE pk = 'c'",
-        "UPDATE Things SET pk = 'z' WHERE pk = 'b'",
-        "UPDATE Things SET ss = set_add(ss, <<1>>) WHERE pk = 'c'",
+        "UPDATE Things SET pk = 'z' WHERE pk = 'x'",
     )
     conditional = {"Code": "ConditionalCheckFailed", "Message": "The conditional request failed"}
     assert answer == {
@@ -85,8 +82,6 @@ def test_batch_of_writes(hashed):
             },
             {"TableName": "Things", "Item": {"n": {"N": "5"}}},
             {"Error": conditional, "TableName": "Things"},
-            {"Error": {**conditional, "Item": HASH_ITEMS[2]}, "TableName": "Things"},
-            {"TableName": "Things"},
             {"Error": {"Code": "ResourceNotFound", "Message": "Requested resource not found"}},
             {
                 "Error": {
@@ -95,15 +90,48 @@ def test_batch_of_writes(hashed):
                     "This attribute is part of the key",
                 }
             },
-            {
-                "Error": {
-                    "Code": "ValidationError",
-                    "Message": "An operand in the update expression has an incorrect data type",
-                },
-                "TableName": "Things",
-            },
         ]
     }
+
+
+def test_more_outcomes_of_writes(hashed):
+    answer = batch(
+        hashed,
+        "UPDATE Things REMOVE nope WHERE pk = 'b' RETURNING MODIFIED NEW *",
+        "UPDATE Things SET ss = set_add(ss, <<1>>) WHERE pk = 'c'",
+    )
+    message = "An operand in the update expression has an incorrect data type"
+    assert answer == {
+        "Responses": [
+            {"TableName": "Things"},
+            {"Error": {"Code": "ValidationError", "Message": message}, "TableName": "Things"},
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ("SELECT * FROM Things WHERE pk = 'a'", "SELECT n FROM Things WHERE pk IN ['a']"),
+        ("DELETE FROM Things WHERE pk = 'a'", "INSERT INTO Things VALUE {'pk': 'a'}"),
+        ("DELETE FROM Things WHERE pk = 'a' AND n = 7", "UPDATE Things SET n = 1 WHERE pk = 'a'"),
+    ],
+)
+def test_one_item_twice_and_nothing_is_done(hashed, statements):
+    before = len(hashed.storage.requests)
+    requests = [{"Statement": statement} for statement in ("DELETE FROM No1 WHERE", *statements)]
+    status, body = hashed.request("BatchExecuteStatement", {"Statements": requests})
+    assert (status, body["message"]) == (400, "Provided list of item keys contains duplicates")
+    assert len(hashed.storage.requests) == before
+
+
+def test_failed_conditions_are_charged_with_what_succeeds(hashed):
+    failing = "DELETE FROM Things WHERE pk = 'c' AND n = 1"
+    answer = batch(
+        hashed, failing, "DELETE FROM Things WHERE pk = 'a'", ReturnConsumedCapacity="TOTAL"
+    )
+    assert answer["ConsumedCapacity"] == [{"TableName": "Things", "CapacityUnits": 2.0}]
+    assert "ConsumedCapacity" not in batch(hashed, failing, ReturnConsumedCapacity="TOTAL")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +162,8 @@ def test_a_member_that_is_wrong_leaves_the_others_alone(hashed, statement, messa
 
 def test_batch_limits(hashed):
     one = {"Statement": "SELECT * FROM Things WHERE pk = 'a'"}
-    assert len(batch(hashed, *[one] * 25)["Responses"]) == 25
+    many = [f"SELECT * FROM Things WHERE pk = 'k{number}'" for number in range(25)]
+    assert len(batch(hashed, *many)["Responses"]) == 25
     for wrong in ([], [one] * 26, [one, {"Statement": "DELETE FROM Things WHERE pk = 'b'"}]):
         status, body = hashed.request("BatchExecuteStatement", {"Statements": wrong})
         assert (status, body["__type"].split("#")[1]) == (400, "ValidationException")
