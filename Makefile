@@ -17,7 +17,7 @@ SCHEMAS := $(wildcard proto/*.proto)
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help venv proto run test lint types format bench chaos damage simulate fuzz conformance coverage-doc clean
+.PHONY: help venv proto run test lint types format bench chaos containers damage simulate fuzz conformance coverage-doc clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ bench: $(GENERATED) ## measure what replication costs, then a local cluster and 
 
 chaos: $(GENERATED) ## break a real cluster under load, give a verdict; CHAOS_ARGS='--help' tells more
 	@$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
+
+containers: $(GENERATED) ## build the image, run the compose deployment on a real engine, break it; CONTAINERS_ARGS='--help'
+	@$(BIN)/python -m tests.containers $(CONTAINERS_ARGS)
 
 damage: $(GENERATED) ## damage the files of a storage node in every place, see that it is noticed; DAMAGE_ARGS='--help'
 	@$(BIN)/python -m tests.damage $(DAMAGE_ARGS)

@@ -25,6 +25,7 @@ from pathlib import Path
 from statistics import median
 
 from tests.chaos.clusters import AttachedCluster
+from tests.chaos.containers import ContainerCluster, find_engine
 from tests.chaos.disks import small_disk, why_not_mount
 from tests.chaos.faults import FAULTS, Fault, Scene, undo_everything
 from tests.chaos.gaps import Gap, Probe
@@ -166,11 +167,21 @@ def choose(options: argparse.Namespace, cluster: LocalCluster) -> list[Fault]:
     return able
 
 
+def attach(options: argparse.Namespace) -> LocalCluster:
+    """The user's cluster, not looked at yet."""
+    if options.cluster:
+        return AttachedCluster(Path(options.cluster).resolve())
+    engine = find_engine()
+    if isinstance(engine, str):
+        sys.exit(f"no container engine: {engine}")
+    return ContainerCluster(engine, options.compose)
+
+
 @contextmanager
 def some_cluster(options: argparse.Namespace) -> Iterator[LocalCluster]:
     """The user's, or one of our own with two routers and, when root, a small disk for one storage node."""
-    if options.cluster:
-        attached = AttachedCluster(Path(options.cluster).resolve())
+    if options.cluster or options.compose:
+        attached = attach(options)
         attached.start()
         try:
             yield attached
@@ -228,6 +239,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("faults", nargs="*", metavar="FAULT", help="only these (see below)")
     parser.add_argument(
         "--cluster", default="", metavar="DIR", help="data directory of a running cluster"
+    )
+    parser.add_argument(
+        "--compose",
+        default="",
+        metavar="PROJECT",
+        help="compose project of a cluster in containers",
     )
     parser.add_argument("--minutes", type=float, default=10.0, help="length of a mixed run (10)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each named fault (3)")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.chaos.containers import ContainerCluster
 from tests.chaos.disks import empty, flip_bits, full_disk, is_own_disk, remove_ballast, set_asides
 from tests.chaos.network import Delay, Firewall, bad_network, find_firewall
 from tests.cluster.harness import (
@@ -187,8 +188,9 @@ def undo_everything(cluster: LocalCluster) -> None:
     for process in cluster.processes():
         with contextlib.suppress(OSError):
             cluster.resume(process["name"])
-    for process in cluster.processes("storagenode"):
-        remove_ballast(data_directory(cluster, process["name"]))
+    if cluster.is_local:
+        for process in cluster.processes("storagenode"):
+            remove_ballast(data_directory(cluster, process["name"]))
     cluster.heal()
 
 
@@ -199,9 +201,13 @@ def _firewall() -> Firewall:
 
 
 def partition(scene: Scene) -> str:
-    name = scene.victim("storagenode")
+    cluster, name = scene.cluster, scene.victim("storagenode")
     scene.begin()
-    with bad_network(_firewall(), [scene.cluster.pid(name)], 100):
+    if isinstance(cluster, ContainerCluster):
+        cut = cluster.cut_off(name)
+    else:
+        cut = bad_network(_firewall(), [cluster.pid(name)], 100)
+    with cut:
         seconds = scene.last(2.0, 6.0)
     return f"cut {name} off for {seconds:.1f} s"
 
@@ -326,18 +332,27 @@ def said_of_disk(log: str) -> str:
     return ""
 
 
-def _needs_three(cluster: LocalCluster) -> str:
+def _needs_files(cluster: LocalCluster) -> str:
+    if not cluster.is_local:
+        return "the files of containers are out of reach"
     nodes = len(cluster.processes("storagenode"))
     return "" if nodes >= 3 else f"{nodes} storage nodes have no other copies to repair it from"
 
 
 def _needs_firewall(cluster: LocalCluster) -> str:
-    del cluster
+    if not cluster.is_local:
+        return "the network of containers is out of reach"
     firewall = find_firewall()
     return firewall if isinstance(firewall, str) else ""
 
 
+def _needs_a_cut(cluster: LocalCluster) -> str:
+    return _needs_firewall(cluster) if cluster.is_local else ""
+
+
 def _needs_disk(cluster: LocalCluster) -> str:
+    if not cluster.is_local:
+        return "the disks of containers are out of reach"
     if disk_node(cluster) is None:
         return "no storage node has a file system of its own as data directory"
     return ""
@@ -355,13 +370,13 @@ FAULTS = {
               victims=NOBODY),
         Fault("zone-loss", "kill -9 of everything in one zone", zone_loss, victims=ZONE),
         Fault("blackout", "kill -9 of everything at once", blackout, weight=1, victims=NOBODY),
-        Fault("partition", "a storage node that nobody reaches", partition, _needs_firewall, 3,
+        Fault("partition", "a storage node that nobody reaches", partition, _needs_a_cut, 3,
               victims=STORAGE_NODE),
         Fault("slow-network", "a storage node behind a bad network", slow_network, _needs_firewall, 3,
               victims=STORAGE_NODE),
-        Fault("wipe-disk", "a storage node that loses everything it has", wipe_disk, _needs_three, 1,
+        Fault("wipe-disk", "a storage node that loses everything it has", wipe_disk, _needs_files, 1,
               victims=STORAGE_NODE, harms_data=True),
-        Fault("bit-rot", "flipped bits in the files of a storage node", bit_rot, _needs_three, 1,
+        Fault("bit-rot", "flipped bits in the files of a storage node", bit_rot, _needs_files, 1,
               victims=STORAGE_NODE, harms_data=True),
         Fault("full-disk", "a storage node without space", disk_full, _needs_disk, 1,
               victims=STORAGE_NODE),

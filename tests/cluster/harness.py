@@ -46,7 +46,12 @@ def http_get(url: str, timeout_s: float = 2.0) -> tuple[int, str]:
 
 
 class LocalCluster:
-    """A cluster under `data_dir`, from `start` to `stop`."""
+    """A cluster under `data_dir`, from `start` to `stop`.
+
+    `is_local` says that its processes and files are this machine's to reach.
+    """
+
+    is_local = True
 
     def __init__(self, data_dir: Path, *flags: str) -> None:
         self.data_dir = data_dir
