@@ -9,11 +9,12 @@ Source of the texts: dynalite's and dynamodb-conformance's recordings of the ser
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from datamodel.attribute_values import read_boolean
 from datamodel.errors import SerializationError, ValidationError
@@ -246,14 +247,7 @@ def constraint_failures(
         wording: The operation's.
     """
     checks = _Constraints(shapes, names_a_new_table=names_a_new_table, is_newer=wording.members)
-    failures = []
-    for failure in checks.structure(name, value, ""):
-        failures.append(failure)
-        if len(failures) == FAILURES_MAX or (
-            wording.stops_at and checks.failed == wording.stops_at
-        ):
-            break
-    return failures
+    return list(islice(checks.structure(name, value, _Place("", "")), FAILURES_MAX))
 
 
 def _table_name_rules(value: str, length_min: int) -> ShapeDefinition:
@@ -272,19 +266,26 @@ def failures_message(failures: list[str]) -> str:
     return f"{len(failures)} validation error{plural} detected: {'; '.join(failures)}"
 
 
-class _Constraints:
-    """Walks a request. `failed` is the member of the request that the last failure was in."""
+class _Place(NamedTuple):
+    """Where a value is in a request, as the older layer shows it and as the newer one does."""
 
+    older: str
+    newer: str
+
+    def member(self, name: str) -> "_Place":
+        return _Place(f"{self.older}{name[0].lower()}{name[1:]}", self.newer + name)
+
+    def inside(self, step: str = "") -> "_Place":
+        return _Place(f"{self.older}.{step}", f"{self.newer}.{step}")
+
+
+class _Constraints:
     def __init__(self, shapes: Shapes, *, names_a_new_table: bool, is_newer: bool) -> None:
         self._shapes = shapes
         self._is_newer = is_newer
-        self._paths: dict[
-            str, str
-        ] = {}  # by a member's path as older texts show it: as the request has it
-        self.failed = ""
         self._table_name_length_min = TABLE_NAME_LENGTH_MIN if names_a_new_table else 1
 
-    def structure(self, name: str, value: Mapping[str, Any], path: str) -> Iterator[str]:
+    def structure(self, name: str, value: Mapping[str, Any], path: _Place) -> Iterator[str]:
         shape = self._shapes[name]
         members: Mapping[str, str] = shape.get("members", {})
         first = MEMBER_ORDER.get(name, ())
@@ -297,29 +298,19 @@ class _Constraints:
             required = (*required, *more)
         for member in order:
             inner = value.get(member)
-            where = path + member[0].lower() + member[1:]
-            if not path:
-                self.failed = member
-            if self._is_newer:
-                self._paths[where] = self._path_of(path.removesuffix(".")) + member
+            where = path.member(member)
             if inner is None:
                 if member in required:
-                    yield _failure(None, where, "Member must not be null")
+                    yield _failure(None, where.older, "Member must not be null")
                 continue
             extra: ShapeDefinition = MEMBER_CONSTRAINTS.get((name, member), {})
             if member == "TableName" and members[member] == "TableArn":
                 extra = _table_name_rules(inner, self._table_name_length_min)
             yield from self._member(members[member], inner, where, extra)
 
-    def _path_of(self, where: str) -> str:
-        """What newer texts put before a member of the structure at `where`."""
-        if not where:
-            return ""
-        # An element of a list or map: the longest part of its path that is a member, and the rest as it is.
-        at = max((known for known in self._paths if where.startswith(known)), key=len, default="")
-        return self._paths.get(at, "") + where[len(at) :] + "."
-
-    def _member(self, name: str, value: Any, where: str, extra: ShapeDefinition) -> Iterator[str]:
+    def _member(
+        self, name: str, value: Any, where: _Place, extra: ShapeDefinition
+    ) -> Iterator[str]:
         if name == "AttributeValue":
             return
         shape: ShapeDefinition = {**self._shapes[name], **extra}
@@ -327,12 +318,12 @@ class _Constraints:
             yield self._failure(name, value, where, rule)
         match shape["type"]:
             case "structure":
-                yield from self.structure(name, value, where + ".")
+                yield from self.structure(name, value, where.inside())
             case "list":
                 yield from self._elements(
                     shape["member"],
                     [
-                        (f"{where}.{number}.member", inner)
+                        (where.inside(f"{number}.member"), inner)
                         for number, inner in enumerate(value[: _checked_count(shape, value)], 1)
                     ],
                     "Member must satisfy constraint",
@@ -344,7 +335,7 @@ class _Constraints:
                 yield from self._elements(
                     shape["value"],
                     [
-                        (f"{where}.{key}.member", inner)
+                        (where.inside(f"{key}.member"), inner)
                         for key, inner in islice(value.items(), _checked_count(shape, value))
                     ],
                     "Map value must satisfy constraint",
@@ -356,9 +347,9 @@ class _Constraints:
     def _elements(
         self,
         name: str,
-        elements: list[tuple[str, Any]],
+        elements: list[tuple[_Place, Any]],
         title: str,
-        whole: tuple[str, Any, str],
+        whole: tuple[str, Any, _Place],
     ) -> Iterator[str]:
         """Failures in elements: structures report each member, plain elements one failure of the whole."""
         if name == "AttributeValue":
@@ -367,9 +358,9 @@ class _Constraints:
         if shape["type"] == "structure":
             for where, inner in elements:
                 if inner is None:
-                    yield _failure(None, where, "Member must not be null")
+                    yield _failure(None, where.older, "Member must not be null")
                 else:
-                    yield from self.structure(name, inner, where + ".")
+                    yield from self.structure(name, inner, where.inside())
             return
         enum_order = ENUM_ORDER.get(name)
         if any(
@@ -378,20 +369,20 @@ class _Constraints:
         ):
             container, value, where = whole
             rules = ", ".join(_all_rules(shape, enum_order)) or "Member must not be null"
-            yield _failure(self._echo(container, value), where, f"{title}: [{rules}]")
+            yield _failure(self._echo(container, value), where.older, f"{title}: [{rules}]")
         if shape["type"] == "list":
             for where, inner in elements:
                 yield from self._elements(
                     shape["member"],
                     [
-                        (f"{where}.{number}.member", v)
+                        (where.inside(f"{number}.member"), v)
                         for number, v in enumerate((inner or ())[: _checked_count(shape, inner)], 1)
                     ],
                     "Member must satisfy constraint",
                     (name, inner, where),
                 )
 
-    def _failure(self, name: str, value: Any, where: str, rule: str) -> str:
+    def _failure(self, name: str, value: Any, where: _Place, rule: str) -> str:
         """A member's failure. The newer layer shows few values, and names some enums in a way of its own."""
         if self._is_newer:
             enum = NEWER_ENUMS.get(name)
@@ -399,21 +390,18 @@ class _Constraints:
                 return f"Failed to satisfy constraint: Member must satisfy enum value set: [{', '.join(enum)}]"
             is_bound = rule.startswith(_BOUNDS)
             if is_bound and (rule.startswith(_LEAST) or not isinstance(value, str)):
-                return f"Value at '{self._paths[where]}' failed to satisfy constraint: {rule}"
-        return _failure(self._echo(name, value), where, rule)
+                return f"Value at '{where.newer}' failed to satisfy constraint: {rule}"
+        return _failure(self._echo(name, value), where.older, rule)
 
-    def _table_names(self, name: str, value: Mapping[str, Any], where: str) -> Iterator[str]:
+    def _table_names(self, name: str, value: Mapping[str, Any], where: _Place) -> Iterator[str]:
         """One failure of a whole map that has tables' names as its keys."""
         for key in value:
             rules = _table_name_rules(key, TABLE_NAME_LENGTH_MIN)
             if any(True for _ in _broken_rules({"type": "string", **rules}, None, key)):
                 shown = ", ".join(_all_rules({"type": "string", **rules}, None))
                 rule = f"Map keys must satisfy constraint: [{shown}]"
-                echo = self._echo(name, value)
-                if self._is_newer:
-                    echo = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-                    echo = echo[:_ECHO_LENGTH_MAX]
-                yield _failure(echo, where, rule)
+                echo = _json_echo(value) if self._is_newer else self._echo(name, value)
+                yield _failure(echo, where.older, rule)
                 return
 
     def _echo(self, name: str, value: Any) -> str:
@@ -465,6 +453,14 @@ class _Constraints:
                 yield "true" if value else "false"
             case _:
                 yield str(value)[: _ECHO_LENGTH_MAX + 1]
+
+
+def _json_echo(value: Any) -> str:
+    """A value as JSON, its end left out if it is very long, all of it if it is too deep to be written."""
+    try:
+        return msgspec.json.encode(value).decode()[:_ECHO_LENGTH_MAX]
+    except RecursionError:
+        return "..."
 
 
 def _checked_count(shape: ShapeDefinition, value: Any) -> int:

@@ -129,7 +129,7 @@ def _decode_slowly(operation: str, body: bytes, wording: Wording) -> tuple[dict[
     if wording.envelope and is_for_older_layer(operation, members):
         wording = OLDER
     if wording.members:
-        _check_alone(operation, members)
+        _check_alone(operation, members, wording)
     failures = constraint_failures(
         _SHAPES,
         shape,
@@ -153,7 +153,7 @@ def _decode_slowly(operation: str, body: bytes, wording: Wording) -> tuple[dict[
         raise ValidationError(str(error)) from error
 
 
-def _check_alone(operation: str, members: dict[str, Any]) -> None:
+def _check_alone(operation: str, members: dict[str, Any], wording: Wording) -> None:
     """What the newer layer complains of by itself, whatever else is wrong."""
     if members.get("TableName") == "":
         rule = "Member must have length greater than or equal to 1"
@@ -165,12 +165,13 @@ def _check_alone(operation: str, members: dict[str, Any]) -> None:
         raise ValidationError(
             f"{ENVELOPE}Value at 'RequestItems' failed to satisfy constraint: {rule}"
         )
-    if operation == "Query":
-        chosen = members.get("ConditionalOperator")
-        if chosen is not None and chosen not in _SHAPES["ConditionalOperator"]["enum"]:
-            values = ", ".join(NEWER_ENUMS["ConditionalOperator"])
+    for member in wording.alone:
+        kind = _SHAPES[_MODEL["operations"][operation]["input"]]["members"][member]
+        chosen = members.get(member)
+        if chosen is not None and chosen not in _SHAPES[kind]["enum"]:
             raise ValidationError(
-                f"Failed to satisfy constraint: Member must satisfy enum value set: [{values}]"
+                f"{ENVELOPE if wording.envelope else ''}Failed to satisfy constraint: "
+                f"Member must satisfy enum value set: [{', '.join(NEWER_ENUMS[kind])}]"
             )
 
 

@@ -27,13 +27,13 @@ class Wording:
         members: Member constraints in the newer form.
         values: Faults of values, and of what comes with them, in the newer form.
         envelope: What is wrong with a request by itself stands behind `ENVELOPE`.
-        stops_at: The first failing member behind which no others are listed, if any.
+        alone: Members whose unknown value is told alone, beside which no others are looked at.
     """
 
     members: bool = False
     values: bool = False
     envelope: bool = False
-    stops_at: str = ""
+    alone: tuple[str, ...] = ()
 
 
 OLDER: Final = Wording()
@@ -43,11 +43,11 @@ _READ: Final = Wording(members=True, values=True)
 WORDINGS: Final[Mapping[str, Mapping[str, Wording]]] = {
     "2026": {
         "PutItem": _WRITE,
-        "UpdateItem": Wording(members=True, values=True, envelope=True, stops_at="ReturnValues"),
+        "UpdateItem": Wording(members=True, values=True, envelope=True, alone=("ReturnValues",)),
         "DeleteItem": _WRITE,
         "GetItem": _READ,
         "BatchGetItem": _READ,
-        "Query": _READ,
+        "Query": Wording(members=True, values=True, alone=("ConditionalOperator",)),
         # BatchWriteItem, Scan and all table operations: the older one, in 28 of 33 regions and more.
     },
     "2025": {},

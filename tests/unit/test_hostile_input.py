@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import threading
 
 import pytest
@@ -14,6 +15,7 @@ from datamodel.expressions import parse_condition
 from datamodel.expressions.conditions import contains
 from datamodel.expressions.repeated import COMPARISONS_MAX, RepeatedlyCompared
 from datamodel.shapes import decode_request
+from datamodel.wording import NEWEST, WORDINGS
 from router import dispatch as dispatch_module
 from router.context import RequestContext
 from router.dispatch import Dispatcher
@@ -152,6 +154,37 @@ def test_a_message_does_not_grow_with_the_request(operation, body):
         decode_request(operation, body)
     assert "Member must have length less than or equal to" in refused.value.message
     assert len(refused.value.message) < 250_000
+
+
+def calls_to_refuse(conditions: int) -> int:
+    """Calls of functions, our own and others, to refuse a PutItem with so many conditions."""
+    expected = b",".join(b'"a%d":{"Exists":false}' % n for n in range(conditions))
+    body = b'{"TableName":"tab","Item":{},"ReturnValues":"X","Expected":{%s}}' % expected
+    calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        with pytest.raises(ValidationError, match="enum value set"):
+            decode_request("PutItem", body, WORDINGS[NEWEST]["PutItem"])
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def test_a_member_is_not_looked_for_among_all_others():
+    assert calls_to_refuse(800) < 2.5 * calls_to_refuse(400)
+
+
+@pytest.mark.parametrize("depth", range(440, 500, 3))
+def test_what_can_be_read_but_not_written_is_no_failure_of_ours(depth):
+    value = b'{"M":{"n":' * depth + b'{"S":"x"}' + b"}}" * depth
+    body = b'{"RequestItems":{"bad!":{"Keys":[{"pk":%s}]}}}' % value
+    with pytest.raises((ValidationError, SerializationError)):
+        decode_request("BatchGetItem", body, WORDINGS[NEWEST]["BatchGetItem"])
 
 
 class Recorder:
