@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from datamodel.attribute_values import (
     EMPTY_NAME,
+    TOO_DEEP,
     TYPES,
     AttributeValue,
     check_name_sizes,
@@ -110,9 +111,22 @@ def _check_conditional_operator(legacy: Mapping[str, Any]) -> None:
     if not conditions:
         raise ValidationError("ConditionalOperator cannot be used without Filter or Expected")
     if len(conditions) == 1:
+        # Most regions mind the depth of Scan's one condition before that. Source: parity suite, October 2026.
+        if "ScanFilter" in legacy:
+            for member in conditions.values():
+                _check_depth(member.AttributeValueList or ())
         raise ValidationError(
             "ConditionalOperator can only be used when Filter or Expected has two or more elements"
         )
+
+
+def _check_depth(values: Collection[AttributeValue]) -> None:
+    for value in values:
+        try:
+            normalise_value(value)
+        except ValidationError as error:
+            if error.message == TOO_DEEP:
+                raise
 
 
 def _check_names(names: Collection[str]) -> None:
