@@ -44,8 +44,8 @@ _match_number = re.compile(
 # The service reads exponents as 64-bit integers; with any other the text is no number.
 _EXPONENTS = range(-(2**63), 2**63)
 _EXPONENT_DIGITS_MAX = 19
-# The older validation layer's arithmetic has 32 bits, and takes this for a very small number.
-_EXPONENT_THAT_WRAPS = 2**31 - 1
+_INT_MAX = 2**31 - 1
+_INTS = range(-_INT_MAX - 1, _INT_MAX + 1)
 
 
 def normalise_number(text: str) -> str:
@@ -79,9 +79,9 @@ def _normalise_slowly(text: str) -> str:
             power = int(exponent_sign + exponent_digits)
         if len(exponent_digits) > _EXPONENT_DIGITS_MAX or power not in _EXPONENTS:
             raise ValidationError(f"{NOT_A_NUMBER}: {text}")
-    if power == _EXPONENT_THAT_WRAPS:
-        raise ValidationError(UNDERFLOW, newer=OVERFLOW)
     digits = (whole + fraction).lstrip("0")
+    if abs(power) > _INT_MAX - len(text):
+        raise _far_out(text, power, max(len(digits), 1), len(fraction) - power)
     if not digits:
         _check_range(power, 0)
         return "0"
@@ -90,6 +90,21 @@ def _normalise_slowly(text: str) -> str:
     digits = digits.rstrip("0")
     _check_range(first, len(digits))
     return _plain(sign == "-", digits, first)
+
+
+def _far_out(text: str, power: int, precision: int, scale: int) -> ValidationError:
+    """The error for a number with an exponent near the ends of 32 bits, or past them.
+
+    The older validation layer reads numbers as Java's BigDecimal, whose exponent and scale have 32 bits, and so has
+    what it compares with the limits: that wraps around.
+    """
+    newer = OVERFLOW if power > 0 else UNDERFLOW
+    older = newer
+    if power not in _INTS or scale not in _INTS:
+        older = f"{NOT_A_NUMBER}: {text}"
+    elif precision - scale > _INT_MAX:
+        older = UNDERFLOW
+    return ValidationError(older, newer=newer)
 
 
 def _check_range(first: int, digit_count: int) -> None:
