@@ -93,8 +93,8 @@ def message_matches(expected: str, actual: str, *, loose: bool) -> bool:
     Args:
         expected: The message.
         actual: What came.
-        loose: Allow for the rewording that the service rolls out since June 2026: an envelope "1 validation
-            error detected: " around any message, and elements of a duplicate set in quotes.
+        loose: Allow for either wording while the service rolls one out, since June 2026: what differs between
+            them is left out of both (`_DIFFERS`).
     """
     if expected == actual:
         return True
@@ -103,8 +103,25 @@ def message_matches(expected: str, actual: str, *, loose: bool) -> bool:
     return _plain(expected) == _plain(actual)
 
 
+# What the two wordings have differently: the envelope, words around a value, the value and name of a member,
+# values of an enum and members of a set.
+_DIFFERS: Final = (
+    (re.compile(r"^1 validation error detected: "), ""),
+    (re.compile(r"^ExpressionAttributeValues contains invalid value: (.*) for key :\w+$"), r"\1"),
+    (re.compile(r"^(.* can only be specified when using expressions): .* null$"), r"\1"),
+    (re.compile(r"Value (?:null |'.*?' )?at '[^']*' failed"), "Failed"),
+    (re.compile(r"enum value set: \[[^]]*\]"), "enum value set"),
+    (
+        re.compile(r"(?:One or more parameter values were invalid: )?(Input collection) \[.*\]"),
+        r"\1",
+    ),
+)
+
+
 def _plain(message: str) -> str:
-    return message.removeprefix("1 validation error detected: ").replace('"', "").rstrip(";")
+    for pattern, replacement in _DIFFERS:
+        message = pattern.sub(replacement, message)
+    return message.rstrip(";: ")
 
 
 def constraint_list_matches(expected: str, actual: str, *, loose: bool) -> bool:

@@ -186,6 +186,22 @@ def test_messages():
     assert message_matches("no", "no", loose=False)
     assert not message_matches("no", "1 validation error detected: no", loose=False)
     assert message_matches("no", "1 validation error detected: no", loose=True)
+    for older, newer in (
+        (
+            "ExpressionAttributeValues contains invalid value: Input collection [b, a, b] contains for key :v",
+            '1 validation error detected: Input collection ["a", "b", "b"] contains',
+        ),
+        (
+            "1 validation error detected: Value '0' at 'limit' failed to satisfy",
+            "1 validation error detected: Value at 'Limit' failed to satisfy",
+        ),
+        (
+            "1 validation error detected: Value 'X' at 'select' failed: Member in enum value set: [A, B]",
+            "Failed: Member in enum value set: [C]",
+        ),
+    ):
+        assert not message_matches(newer, older, loose=False)
+        assert message_matches(newer, older, loose=True)
     both = "2 validation errors detected: A: B; C: D"
     assert constraint_list_matches("C: D\nA: B", both, loose=False)
     assert not constraint_list_matches("A: B", both, loose=False)
