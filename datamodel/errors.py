@@ -59,6 +59,7 @@ class ValidationError(DynamoDBError):
 
     Attributes:
         newer: The text of the validation layer of 2026 where it is another one (`datamodel.wording`).
+        as_java: The text of operations that read numbers as Java's BigDecimal, where it is another one.
     """
 
     code = "ValidationException"
@@ -70,9 +71,11 @@ class ValidationError(DynamoDBError):
         extra: dict[str, Any] | None = None,
         *,
         newer: str | None = None,
+        as_java: str | None = None,
     ) -> None:
         super().__init__(message, extra)
         self.newer = newer
+        self.as_java = as_java
 
     @property
     def newest(self) -> str:

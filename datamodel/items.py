@@ -99,9 +99,11 @@ def normalise_values(raw: object) -> tuple[dict[str, AttributeValue], int]:
         except ValidationError as error:
             for other in raw.values():
                 check_json_types(other)
+            before, after = "ExpressionAttributeValues contains invalid value: ", f" for key {name}"
             raise ValidationError(
-                f"ExpressionAttributeValues contains invalid value: {error.message} for key {name}",
+                f"{before}{error.message}{after}",
                 newer=error.newest,
+                as_java=error.as_java and f"{before}{error.as_java}{after}",
             ) from error
         size += value_bytes
     return values, size

@@ -95,16 +95,16 @@ def _normalise_slowly(text: str) -> str:
 def _far_out(text: str, power: int, precision: int, scale: int) -> ValidationError:
     """The error for a number with an exponent near the ends of 32 bits, or past them.
 
-    The older validation layer reads numbers as Java's BigDecimal, whose exponent and scale have 32 bits, and so has
-    what it compares with the limits: that wraps around.
+    In Java's BigDecimal exponent and scale have 32 bits, and so has what the service compares with the limits: that
+    wraps around.
     """
-    newer = OVERFLOW if power > 0 else UNDERFLOW
-    older = newer
+    message = OVERFLOW if power > 0 else UNDERFLOW
+    as_java = None
     if power not in _INTS or scale not in _INTS:
-        older = f"{NOT_A_NUMBER}: {text}"
+        as_java = f"{NOT_A_NUMBER}: {text}"
     elif precision - scale > _INT_MAX:
-        older = UNDERFLOW
-    return ValidationError(older, newer=newer)
+        as_java = UNDERFLOW
+    return ValidationError(message, as_java=as_java)
 
 
 def _check_range(first: int, digit_count: int) -> None:

@@ -27,12 +27,14 @@ class Wording:
         members: Member constraints in the newer form.
         values: Faults of values, and of what comes with them, in the newer form.
         envelope: What is wrong with a request by itself stands behind `ENVELOPE`.
+        java_numbers: Numbers are read as Java's BigDecimal reads them.
         alone: Members whose unknown value is told alone, beside which no others are looked at.
     """
 
     members: bool = False
     values: bool = False
     envelope: bool = False
+    java_numbers: bool = False
     alone: tuple[str, ...] = ()
 
 
@@ -48,7 +50,9 @@ WORDINGS: Final[Mapping[str, Mapping[str, Wording]]] = {
         "GetItem": _READ,
         "BatchGetItem": _READ,
         "Query": Wording(members=True, values=True, alone=("ConditionalOperator",)),
-        # BatchWriteItem, Scan and all table operations: the older one, in 28 of 33 regions and more.
+        # The older one, in 28 of 33 regions and more; so all table operations.
+        "BatchWriteItem": Wording(java_numbers=True),
+        "Scan": Wording(java_numbers=True),
     },
     "2025": {},
 }
@@ -69,6 +73,8 @@ def worded(error: DynamoDBError, wording: Wording, *, is_by_itself: bool) -> Dyn
     message = error.message
     if wording.values and error.newer is not None:
         message = error.newer
+    elif wording.java_numbers and error.as_java is not None:
+        message = error.as_java
     if wording.envelope and is_by_itself and not message.startswith(ENVELOPE):
         message = ENVELOPE + message
     return error if message == error.message else ValidationError(message, error.extra)
