@@ -6,13 +6,12 @@ they are read as Java's BigDecimal reads text, whose exponent has 32 bits and wh
 Source: texts as recorded on the service in public conformance suites.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
 from datamodel.attribute_values import AttributeValue, normalise_value
 from datamodel.errors import ValidationError
-from datamodel.numbers import NOT_A_NUMBER, OVERFLOW, UNDERFLOW, normalise_number
+from datamodel.numbers import normalise_number
 from datamodel.partiql.syntax import (
     BagLiteral,
     Call,
@@ -30,10 +29,6 @@ _BAG_TYPES: Final = (
     "Unsupported data type in Bag. DynamoDB only supports either numbers or strings in bags"
 )
 _ROOT: Final = "root"
-
-_match_number = re.compile(r"[+-]?([0-9]*)\.?([0-9]*)(?:[eE]([+-]?[0-9]++))?", re.ASCII).fullmatch
-_INT32: Final = range(-(2**31), 2**31)
-_EXPONENT_DIGITS_MAX: Final = 12
 
 
 def is_value(expression: Expression) -> bool:
@@ -109,7 +104,8 @@ def _scalar(scalar: Scalar, place: str) -> AttributeValue:
             try:
                 return {"N": normalise_number(scalar.text)}
             except ValidationError as error:
-                raise ValidationError(f"{error.message} under {place}") from error
+                message = error.message if error.as_java is None else error.as_java
+                raise ValidationError(f"{message} under {place}") from error
         case "BOOL":
             return {"BOOL": scalar.text == "true"}
         case "NULL":
@@ -146,54 +142,7 @@ def prepare_parameters(raw: Sequence[object] | None) -> list[AttributeValue]:
         try:
             values.append(normalise_value(parameter)[0])
         except ValidationError as error:
-            if error.message in (OVERFLOW, UNDERFLOW):
-                raise ValidationError(_as_java_says(parameter, error.message)) from error
+            if error.as_java is not None:
+                raise ValidationError(error.as_java) from error
             raise
     return values
-
-
-def _as_java_says(parameter: object, message: str) -> str:
-    """What the service says of the first number in a value that is out of range."""
-    pending = [parameter]
-    while pending:
-        value = pending.pop()
-        if not isinstance(value, dict):
-            continue
-        for kind, content in value.items():
-            if kind == "N":
-                texts = [content]
-            elif kind == "NS":
-                texts = list(content)
-            else:
-                texts = []
-                inner = content.values() if isinstance(content, dict) else content
-                if kind in ("M", "L"):
-                    pending.extend(reversed(list(inner)))
-            for text in texts:
-                fault = _range_fault(str(text), message)
-                if fault is not None:
-                    return fault
-    return message
-
-
-def _range_fault(text: str, message: str) -> str | None:
-    try:
-        normalise_number(text)
-    except ValidationError as error:
-        match = _match_number(text)
-        if match is None or error.message != message:
-            return error.message
-    else:
-        return None
-    whole, fraction, exponent = match.groups()
-    if exponent is None:
-        return message
-    if len(exponent.lstrip("+-0")) > _EXPONENT_DIGITS_MAX:
-        return f"{NOT_A_NUMBER}: {text}"
-    power = int(exponent)
-    scale = len(fraction) - power
-    if power not in _INT32 or scale not in _INT32:
-        return f"{NOT_A_NUMBER}: {text}"
-    magnitude = max(len((whole + fraction).lstrip("0")), 1) - scale
-    wrapped = (magnitude + 2**31) % 2**32 - 2**31
-    return OVERFLOW if wrapped > 0 else UNDERFLOW
