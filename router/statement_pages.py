@@ -13,6 +13,7 @@ import msgspec
 from datamodel.errors import DynamoDBError, ResourceNotFoundError, ValidationError
 from datamodel.expressions import parse_condition
 from datamodel.expressions.operands import compile_path
+from datamodel.expressions.syntax_tree import And
 from datamodel.items import decode_item, encode_item, normalise_item
 from datamodel.key_encoding import KeySchema, table_range
 from datamodel.limits import EXPRESSION_SIZE_BYTES_MAX
@@ -91,8 +92,9 @@ class _SelectReader(PageReader):
         plan.check_no_overlap(entry.table_id)
         order, reverse = _order_of(statement, plan, schema)
         page = PageRequest(strong=options.strong, reverse=reverse, limit=options.limit)
-        columns = _add_expressions(page, plan, statement.columns)
-        _add_target(page, plan, target, statement.columns, has_indexes=bool(entry.local_indexes))
+        columns = _add_target(
+            page, plan, target, statement.columns, has_indexes=bool(entry.local_indexes)
+        )
         super().__init__(call, page, self._first_range)
         self._statement_call = call
         self._options = options
@@ -181,29 +183,6 @@ class _SelectReader(PageReader):
         return shaped
 
 
-def _add_expressions(
-    page: PageRequest, plan: KeyPlan, columns: Sequence[Column] | None
-) -> Sequence[Column] | None:
-    """Put filter and projection into the request; returns the columns to pick here, None if there is no need."""
-    writer = ExpressionWriter()
-    if plan.filter is not None:
-        page.filter_text = writer.condition(plan.filter)
-        page.filter = parse_condition(page.filter_text, writer.names, "FilterExpression")
-        page.values = writer.values
-    if columns is not None:
-        roots = dict.fromkeys(str(column.path.elements[0]) for column in columns)
-        before = len(writer.names)
-        text = writer.projection(roots)
-        if len(text) <= EXPRESSION_SIZE_BYTES_MAX:
-            page.projection_text = text
-            if all(len(column.path.elements) == 1 for column in columns):
-                columns = None
-        else:
-            writer.names = dict(list(writer.names.items())[:before])
-    page.names = writer.names
-    return columns
-
-
 def _add_target(
     page: PageRequest,
     plan: KeyPlan,
@@ -211,30 +190,65 @@ def _add_target(
     columns: Sequence[Column] | None,
     *,
     has_indexes: bool,
-) -> None:
-    """Put what is read into the request.
+) -> Sequence[Column] | None:
+    """Put what is read into the request; returns the columns to pick here, None if there is no need.
 
     Raises:
-        ValidationError: A query's filter names attributes that the index does not project.
+        ValidationError: A filter beside a key condition names attributes that the index does not project.
     """
     page.target = target
     if plan.is_scan and has_indexes:
         page.part = target.part
-    if target.projected is None:
+    writer = ExpressionWriter()
+    if plan.filter is not None:
+        page.filter_text = writer.condition(plan.filter)
+        page.filter = parse_condition(page.filter_text, writer.names, "FilterExpression")
+    if target.projected is not None:
+        _check_filter(plan, target)
+        names = [str(column.path.elements[0]) for column in columns or ()]
+        page.fetch = target.must_fetch(None, None, names, None)
+        if page.fetch and plan.filter is not None:
+            # The filter sees what the index has; columns are fetched from the table.
+            writer = ExpressionWriter(projected=target.projected)
+            page.filter_text = writer.condition(plan.filter)
+            writer.projected = None
+    page.values = writer.values
+    if columns is not None:
+        columns = _add_projection(page, columns, writer)
+    page.names = writer.names
+    return columns
+
+
+def _add_projection(
+    page: PageRequest, columns: Sequence[Column], writer: ExpressionWriter
+) -> Sequence[Column] | None:
+    roots = dict.fromkeys(str(column.path.elements[0]) for column in columns)
+    before = len(writer.names)
+    text = writer.projection(roots)
+    if len(text) > EXPRESSION_SIZE_BYTES_MAX:
+        writer.names = dict(list(writer.names.items())[:before])
+        return columns
+    page.projection_text = text
+    return None if all(len(column.path.elements) == 1 for column in columns) else columns
+
+
+def _check_filter(plan: KeyPlan, target: ReadTarget) -> None:
+    """What the service says of attributes that the index does not project, in a condition that must always hold.
+
+    Inside of an OR, and without a key condition, they count as absent.
+    """
+    if target.projected is None or not plan.conditions_beside_key:
         return
-    if page.filter is not None and not plan.is_scan:
-        missing = [
-            name for name in page.filter.top_level_attributes if name not in target.projected
-        ]
-        if missing:
-            raise ValidationError(
-                "One or more parameter values were invalid: "
-                f"Secondary index {target.index_name} does not project one or more filter "
-                f"attributes: [{', '.join(missing)}]"
-            )
-    # A scan's filter sees what the index has; columns are fetched from the table.
-    names = [str(column.path.elements[0]) for column in columns or ()]
-    page.fetch = target.must_fetch(None, None, names, None)
+    writer = ExpressionWriter()
+    text = writer.condition(And(plan.conditions_beside_key))
+    named = parse_condition(text, writer.names, "FilterExpression").top_level_attributes
+    missing = [name for name in named if name not in target.projected]
+    if missing:
+        raise ValidationError(
+            "One or more parameter values were invalid: "
+            f"Secondary index {target.index_name} does not project one or more filter "
+            f"attributes: [{', '.join(missing)}]"
+        )
 
 
 def _order_of(statement: Select, plan: KeyPlan, schema: KeySchema) -> tuple[str | None, bool]:

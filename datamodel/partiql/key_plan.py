@@ -94,11 +94,14 @@ class KeyPlan:
         is_scan: The whole table.
         filter: What to test on each item read; None if nothing.
         partition_values: Of a query: the partition keys, in the order of the statement.
+        conditions_beside_key: What the filter says outside of every OR, if a condition on the partition key stands
+            outside, too.
     """
 
     is_scan: bool
     filter: ConditionTree | None
     partition_values: tuple[AttributeValue, ...]
+    conditions_beside_key: tuple[ConditionTree, ...]
     _collections: tuple[_Collection, ...]
     _schema: KeySchema
     _part: int
@@ -184,7 +187,7 @@ def plan_keys(where: ConditionTree | None, schema: KeySchema, part: int = ITEMS_
     Raises:
         ValidationError: A key attribute is compared with a value of another type, or there are too many reads.
     """
-    scan = KeyPlan(True, where, (), (), schema, part)
+    scan = KeyPlan(True, where, (), (), (), schema, part)
     if where is None:
         return scan
     pins = _pins_partition(where, schema)
@@ -205,6 +208,7 @@ def plan_keys(where: ConditionTree | None, schema: KeySchema, part: int = ITEMS_
         False,
         _residual(where, schema),
         tuple(collection.partition_value for collection in collections),
+        _conditions_beside_key(where, schema) if part != ITEMS_PART else (),
         tuple(collections),
         schema,
         part,
@@ -240,6 +244,23 @@ def _residual(where: ConditionTree, schema: KeySchema) -> ConditionTree | None:
     if not rest:
         return None
     return rest[0] if len(rest) == 1 else And(rest)
+
+
+def _conditions_beside_key(where: ConditionTree, schema: KeySchema) -> tuple[ConditionTree, ...]:
+    pending, beside = [where], []
+    has_key = False
+    while pending:
+        term = pending.pop()
+        if isinstance(term, And):
+            pending.extend(reversed(term.terms))
+            continue
+        leaf = _leaf(term, schema)
+        if leaf is None:
+            if not isinstance(term, Or):
+                beside.append(term)
+        elif leaf.name == schema.partition_name:
+            has_key = True
+    return tuple(beside) if has_key else ()
 
 
 # --- conditions on key attributes --------------------------------------------------------------------------

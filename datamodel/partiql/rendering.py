@@ -4,7 +4,7 @@ That is what storage nodes are asked: they know expressions, not statements. Rea
 again, save that Literals have become Values.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import assert_never
 
 from datamodel.attribute_values import AttributeValue
@@ -35,11 +35,14 @@ class ExpressionWriter:
     Attributes:
         names: ExpressionAttributeNames of all that was written.
         values: ExpressionAttributeValues likewise.
+        projected: Attributes that there are; None for all. Any other is written as one that no item has.
     """
 
-    __slots__ = ("_aliases", "names", "values")
+    __slots__ = ("_aliases", "names", "projected", "values")
 
-    def __init__(self) -> None:
+    def __init__(self, projected: Collection[str] | None = None) -> None:
+        """Begin with nothing."""
+        self.projected = projected
         self._aliases: dict[str, str] = {}
         self.names: dict[str, str] = {}
         self.values: dict[str, AttributeValue] = {}
@@ -97,7 +100,11 @@ class ExpressionWriter:
     def path(self, path: Path) -> str:
         """A document path."""
         text = ""
-        for element in path.elements:
+        elements = path.elements
+        if self.projected is not None and elements[0] not in self.projected:
+            # No item has an attribute without a name. The path goes on, so that different ones stay so.
+            elements = ("", *elements)
+        for element in elements:
             if isinstance(element, int):
                 text += f"[{element}]"
             else:
