@@ -9,9 +9,16 @@ Source: texts as recorded on the service in public conformance suites.
 from collections.abc import Sequence
 from typing import Final
 
-from datamodel.attribute_values import AttributeValue, normalise_value
+from datamodel.attribute_values import TOO_DEEP, AttributeValue, normalise_value
 from datamodel.errors import ValidationError
-from datamodel.numbers import normalise_number
+from datamodel.limits import NESTING_DEPTH_MAX
+from datamodel.numbers import (
+    NOT_A_NUMBER,
+    OVERFLOW,
+    TOO_MANY_DIGITS,
+    UNDERFLOW,
+    normalise_number,
+)
 from datamodel.partiql.syntax import (
     BagLiteral,
     Call,
@@ -134,6 +141,9 @@ def _bag(bag: BagLiteral, place: str) -> AttributeValue:
 def prepare_parameters(raw: Sequence[object] | None) -> list[AttributeValue]:
     """The request's `Parameters` as normal values.
 
+    Of several faults the first in the order of the text is told, save that sizes of numbers come last: the
+    service looks at them once it has read all values.
+
     Raises:
         SerializationError, ValidationError: One is no attribute value, or breaks a rule for values.
     """
@@ -142,7 +152,40 @@ def prepare_parameters(raw: Sequence[object] | None) -> list[AttributeValue]:
         try:
             values.append(normalise_value(parameter)[0])
         except ValidationError as error:
-            if error.as_java is not None:
-                raise ValidationError(error.as_java) from error
-            raise
+            if error.message not in (OVERFLOW, UNDERFLOW, TOO_MANY_DIGITS):
+                raise
+            raise ValidationError(_as_java_says(raw or ()) or error.message) from error
     return values
+
+
+def _as_java_says(parameters: Sequence[object]) -> str | None:
+    """What the service says of values of which one has a number that is out of range."""
+    out_of_range: str | None = None
+    pending = [(parameter, 1) for parameter in reversed(parameters)]
+    while pending:
+        value, depth = pending.pop()
+        for kind, content in value.items() if isinstance(value, dict) else ():
+            texts: Sequence[object] = ()
+            if kind == "N":
+                texts = (content,)
+            elif kind == "NS" and isinstance(content, list):
+                texts = content
+            elif kind in ("M", "L") and content and isinstance(content, dict | list):
+                if depth >= NESTING_DEPTH_MAX:
+                    return TOO_DEEP
+                inner = list(content.values()) if isinstance(content, dict) else content
+                pending.extend((member, depth + 1) for member in reversed(inner))
+            for text in texts:
+                fault = _number_fault(str(text))
+                if fault is not None and fault.startswith(NOT_A_NUMBER):
+                    return fault
+                out_of_range = out_of_range or fault
+    return out_of_range
+
+
+def _number_fault(text: str) -> str | None:
+    try:
+        normalise_number(text)
+    except ValidationError as error:
+        return error.as_java or error.message
+    return None
