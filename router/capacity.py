@@ -33,6 +33,7 @@ def consumed_capacity(
     table_name: str,
     units: float,
     local_indexes: Sequence[tuple[str, float]] = (),
+    failed_units: float = 0.0,
 ) -> bytes:
     """The member `"ConsumedCapacity":{...}` of an answer; empty unless asked for.
 
@@ -42,8 +43,9 @@ def consumed_capacity(
             neither has a character that does.
         units: What the request consumed of the table itself.
         local_indexes: Name of each local index touched, and what it consumed of that.
+        failed_units: What parts of it consumed that failed: these are in no more than the total.
     """
-    total = units
+    total = units + failed_units
     for _, index_units in local_indexes:
         total += index_units
     if show == SHOW_TOTAL:
@@ -62,6 +64,7 @@ def consumed_capacities(
     show: str | None,
     consumed: Iterable[tuple[str, float]],
     local_indexes: Mapping[str, Mapping[str, float]] | None = None,
+    failed: Mapping[str, float] | None = None,
 ) -> bytes:
     """The same for several tables: `"ConsumedCapacity":[{...},...]`; empty unless asked for.
 
@@ -69,6 +72,7 @@ def consumed_capacities(
         show: `ReturnConsumedCapacity` of the request.
         consumed: Name (as the client gave it) and units of each table itself.
         local_indexes: By those names, name and units of each local index touched.
+        failed: By those names, the units of parts of the request that failed.
     """
     if show not in (SHOW_TOTAL, SHOW_INDEXES):
         return b""
@@ -77,7 +81,11 @@ def consumed_capacities(
         member,
         b",".join(
             consumed_capacity(
-                show, name, units, tuple((local_indexes or {}).get(name, {}).items())
+                show,
+                name,
+                units,
+                tuple((local_indexes or {}).get(name, {}).items()),
+                (failed or {}).get(name, 0.0),
             ).removeprefix(member)
             for name, units in consumed
         ),

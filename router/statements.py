@@ -95,10 +95,11 @@ class StatementCall(Call):
 
     Attributes:
         table_name: Name of the table that was asked; None until one was.
-        failed_units: Write units that a failed condition consumed.
+        failed_units: Write units that a failed condition consumed: those of the item that is stored, or of the one
+            that was to be inserted if that is larger.
     """
 
-    __slots__ = ("_is_insert", "_on_end", "failed_units", "table_name")
+    __slots__ = ("_insert_size", "_is_insert", "_on_end", "failed_units", "table_name")
 
     def __init__(self, parent: Call, operation: str, on_end: OnEnd) -> None:
         """Begin; the deadline is the parent's."""
@@ -109,10 +110,13 @@ class StatementCall(Call):
         self.failed_units = 0.0
         self._on_end = on_end
         self._is_insert = False
+        self._insert_size = 0
 
     def start(self, statement: Statement | None, run: "Callable[[StatementCall], None]") -> None:
         """Execute: whatever `run` raises is the outcome."""
-        self._is_insert = isinstance(statement, Insert)
+        if isinstance(statement, Insert):
+            self._is_insert = True
+            self._insert_size = statement.size
         try:
             run(self)
         except DynamoDBError as error:
@@ -139,8 +143,8 @@ class StatementCall(Call):
     def _error_of(self, answer: Answer) -> DynamoDBError:
         error = super()._error_of(answer)
         if isinstance(error, ConditionalCheckFailedError) and isinstance(answer, Refused):
-            sizes = [reason.old_size for reason in answer.reasons]
-            self.failed_units = write_units(sizes[0] if sizes else 0, 0)
+            stored = answer.reasons[0].old_size if answer.reasons else 0
+            self.failed_units = write_units(stored, self._insert_size)
         return error
 
     def end(self, outcome: Outcome) -> None:

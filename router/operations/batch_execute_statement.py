@@ -1,7 +1,8 @@
 """BatchExecuteStatement: up to 25 PartiQL statements, all reads of one item or all writes.
 
 A batch is no unit: its statements run side by side, and each has its own outcome in the answer, which succeeds
-even if none of them did.
+even if none of them did. Two faults refuse the whole: reads beside writes, and an item that is named twice.
+Statements that are wrong by themselves have no part in either.
 """
 
 import asyncio
@@ -86,10 +87,10 @@ class _Batch:
         self._left = len(request.Statements)
         self._responses = [b""] * self._left
         self._tables: list[str] = []  # in the order of the request
-        # By table: what was consumed of it, and of each of its local indexes.
+        # By table: what statements consumed of it and of each of its local indexes, and what failed ones did.
         self._units: dict[str, float] = {}
         self._index_units: dict[str, dict[str, float]] = {}
-        self._has_succeeded = False
+        self._failed_units: dict[str, float] = {}
 
     def prepare(self) -> None:
         """Make sense of all statements, in several turns of the loop if they are long; then execute them."""
@@ -170,7 +171,8 @@ class _Batch:
 
         def ended(part: StatementCall, outcome: Outcome | DynamoDBError) -> None:
             if part.failed_units and part.table_name is not None:
-                self._consume(part.table_name, part.failed_units, ())
+                table, failed = part.table_name, self._failed_units
+                failed[table] = failed.get(table, 0.0) + part.failed_units
             self._end(place, part.table_name, outcome)
 
         def run(part: StatementCall) -> None:
@@ -188,7 +190,6 @@ class _Batch:
         if isinstance(outcome, DynamoDBError):
             members["Error"] = _error(outcome)
         else:
-            self._has_succeeded = True
             self._consume(outcome.table, outcome.units, outcome.indexes)
             if outcome.items:
                 members["Item"] = msgspec.Raw(outcome.items[0])
@@ -207,11 +208,13 @@ class _Batch:
 
     def _answer(self) -> None:
         parts = [b'"Responses":[%b]' % b",".join(self._responses)]
-        # Failed conditions count, but not by themselves.
-        capacity = self._has_succeeded and consumed_capacities(
+        # One entry for each table of which a statement succeeded. Failed conditions are in its total, and in no
+        # more; as captured from the service by the authors of dynoxide (2026-08; its #188).
+        capacity = self._units and consumed_capacities(
             self._request.ReturnConsumedCapacity,
             [(name, self._units[name]) for name in self._tables if name in self._units],
             self._index_units,
+            self._failed_units,
         )
         if capacity:
             parts.append(capacity)

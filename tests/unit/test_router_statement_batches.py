@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
+from datamodel.local_indexes import LocalIndex
 from proto.messages import Unavailable
-from tests.unit.router_harness import Harness
+from tests.unit.router_harness import Harness, table
 
 HASH_ITEMS = [
     {"pk": {"S": "a"}, "n": {"N": "1"}},
@@ -31,6 +32,9 @@ def batch(harness, *statements, **members):
     return body
 
 
+SELECT_A = "SELECT * FROM Things WHERE pk = 'a'"
+DELETE_A = "DELETE FROM Things WHERE pk = 'a'"
+ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/Things"
 KEY_NEEDED = "Select statements within BatchExecuteStatement must specify the primary key in the where clause."
 
 
@@ -115,6 +119,8 @@ def test_more_outcomes_of_writes(hashed):
         ("SELECT * FROM Things WHERE pk = 'a'", "SELECT n FROM Things WHERE pk IN ['a']"),
         ("DELETE FROM Things WHERE pk = 'a'", "INSERT INTO Things VALUE {'pk': 'a'}"),
         ("DELETE FROM Things WHERE pk = 'a' AND n = 7", "UPDATE Things SET n = 1 WHERE pk = 'a'"),
+        (DELETE_A, f"DELETE FROM \"{ARN}\" WHERE pk = 'a'"),
+        (DELETE_A, "DELETE FROM Absent WHERE pk = 'a'", DELETE_A),
     ],
 )
 def test_one_item_twice_and_nothing_is_done(hashed, statements):
@@ -125,13 +131,52 @@ def test_one_item_twice_and_nothing_is_done(hashed, statements):
     assert len(hashed.storage.requests) == before
 
 
-def test_failed_conditions_are_charged_with_what_succeeds(hashed):
-    failing = "DELETE FROM Things WHERE pk = 'c' AND n = 1"
-    answer = batch(
-        hashed, failing, "DELETE FROM Things WHERE pk = 'a'", ReturnConsumedCapacity="TOTAL"
-    )
-    assert answer["ConsumedCapacity"] == [{"TableName": "Things", "CapacityUnits": 2.0}]
-    assert "ConsumedCapacity" not in batch(hashed, failing, ReturnConsumedCapacity="TOTAL")
+def codes(answer):
+    return [response.get("Error", {}).get("Code") for response in answer["Responses"]]
+
+
+def test_what_does_not_name_an_item_names_none_twice(hashed):
+    wrong = "DELETE FROM Things WHERE n = 1"
+    answer = batch(hashed, wrong, wrong, "SELECT FROM", "DELETE FROM Things WHERE pk = 'a'")
+    assert codes(answer) == ["ValidationError"] * 3 + [None]
+    wrong = "SELECT * FROM Things WHERE pk = 'a' AND n = 1"
+    answer = batch(hashed, wrong, SELECT_A, wrong)
+    assert codes(answer) == ["ValidationError", None, "ValidationError"]
+    wrong = "INSERT INTO Absent VALUE {'pk': 'a'}"
+    answer = batch(hashed, wrong, wrong)
+    assert codes(answer) == ["ResourceNotFound"] * 2
+
+
+def test_capacity_is_summed_by_table():
+    local = LocalIndex("by-n", "n", "N", "ALL")
+    harness = Harness().add_table(table(sort="N", local_indexes=(local,)))
+    harness.add_table(table(name="Others", table_id=301), first_group=9)
+    harness.put({"pk": {"S": "a"}, "sk": {"N": "1"}, "s": {"S": "x" * 3000}})
+    others = "INSERT INTO Others VALUE {'pk': 'a'}"
+    statements = [
+        "INSERT INTO Things VALUE {'pk': 'a', 'sk': 1}",
+        "INSERT INTO Others VALUE {'pk': 'b'}",
+        "INSERT INTO Things VALUE {'pk': 'a', 'sk': 2, 'n': 1}",
+        "UPDATE Things SET n = 2 WHERE pk = 'a' AND sk = 3",
+        "INSERT INTO Things VALUE {'pk': 'a', 'sk': 4, 'n': 1}",
+        "DELETE FROM Things WHERE pk = 'a'",
+    ]
+    answer = batch(harness, *statements, ReturnConsumedCapacity="INDEXES")
+    assert answer["ConsumedCapacity"] == [
+        {
+            "TableName": "Things",
+            "CapacityUnits": 8.0,
+            "Table": {"CapacityUnits": 2.0},
+            "LocalSecondaryIndexes": {"by-n": {"CapacityUnits": 2.0}},
+        },
+        {"TableName": "Others", "CapacityUnits": 1.0, "Table": {"CapacityUnits": 1.0}},
+    ]
+    # What failed alone is not in it, nor is a table all of whose statements failed.
+    answer = batch(harness, statements[0], others, ReturnConsumedCapacity="TOTAL")
+    assert answer["ConsumedCapacity"] == [{"TableName": "Others", "CapacityUnits": 1.0}]
+    answer = batch(harness, statements[0], others, ReturnConsumedCapacity="TOTAL")
+    assert codes(answer) == ["DuplicateItem"] * 2
+    assert "ConsumedCapacity" not in answer
 
 
 @pytest.mark.parametrize(
