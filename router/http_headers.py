@@ -10,6 +10,10 @@ TARGET_PREFIXES = (b"DynamoDB_20120810.", b"DynamoDBStreams_20120810.")
 
 # How header names were spelled, by the tuple of them; SDKs send few different ones.
 SPELLINGS_MAX = 256
+# How a gzip member begins, how many one body may have (each costs a fresh inflater), how much is inflated at once.
+GZIP_MEMBER = b"\x1f\x8b\x08"
+GZIP_MEMBERS_MAX = 1024
+INFLATED_PIECE_BYTES = 64 << 10
 # A request with more headers than any SDK sends is not worth remembering.
 SPELLING_NAMES_MAX = 40
 
@@ -90,19 +94,34 @@ def decompress(body: bytes, coding: bytes) -> bytes | None:
         return body
     if name not in (b"gzip", b"x-gzip", b"deflate"):
         return None
-    inflated: bytes = b""
-    while True:
+    try:
+        return _inflate(body)
+    except zlib.error:
+        return None
+
+
+def _inflate(body: bytes) -> bytes | None:
+    """Several gzip members are one body (RFC 1952, 2.2). What follows the last is ignored, as on the service."""
+    parts: list[bytes] = []
+    room = REQUEST_SIZE_BYTES_MAX + 1
+    at = 0
+    members = 0
+    view = memoryview(body)
+    while members == 0 or body.startswith(GZIP_MEMBER, at):
+        members += 1
+        if members > GZIP_MEMBERS_MAX:
+            return None
         # 47: gzip or zlib, as its header says.
         inflater = zlib.decompressobj(wbits=47)
-        try:
-            inflated += inflater.decompress(body, REQUEST_SIZE_BYTES_MAX + 1 - len(inflated))
-        except zlib.error:
-            return None
-        if len(inflated) > REQUEST_SIZE_BYTES_MAX:
-            return inflated
-        if not inflater.eof:
-            return None
-        # A body may be several gzip members, one behind the other (RFC 1952, 2.2).
-        body = inflater.unused_data
-        if not body:
-            return inflated
+        while not inflater.eof:
+            # In pieces, because what is behind a member's end is copied.
+            piece = view[at : at + INFLATED_PIECE_BYTES]
+            if not piece:
+                return None
+            part = inflater.decompress(piece, room)
+            parts.append(part)
+            room -= len(part)
+            if room == 0:
+                return b"".join(parts)
+            at += len(piece) - len(inflater.unused_data)
+    return b"".join(parts)

@@ -361,8 +361,10 @@ def test_bodies_chunked_and_compressed():
         client.send(request(parts, Content_Encoding="gzip"))
         assert (await client.reply())[0] == 200
         assert world.dispatcher.calls[-1][1] == body
+        # The service ignores what follows the last member (Alternator's test_gzip_request_with_extra_junk).
         client.send(request(parts + b"more", Content_Encoding="gzip"))
-        assert (await client.reply())[0] == 400
+        assert (await client.reply())[0] == 200
+        assert world.dispatcher.calls[-1][1] == body
         client.send(request(b"not gzip", Content_Encoding="gzip"))
         status, _, found = await client.reply()
         assert status == 400
