@@ -23,6 +23,7 @@ from datamodel.table_descriptions import (
 
 REGION, ACCOUNT = "us-east-1", "000000000000"
 ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/orders"
+FOREIGN = ARN.replace("0" * 12, "1" * 12)
 TABLE = TableDescription(
     name="orders",
     table_id=256,
@@ -91,6 +92,10 @@ def test_an_on_demand_table_shows_zeros_and_its_mode():
         "BillingMode": "PAY_PER_REQUEST",
         "LastUpdateToPayPerRequestDateTime": 1_700_000_000.123,
     }
+    assert shown["TableThroughputModeSummary"] == {
+        "TableThroughputMode": "PAY_PER_REQUEST",
+        "LastUpdateToPayPerRequestDateTime": 1_700_000_000.123,
+    }
     assert shown["ProvisionedThroughput"] == {
         "NumberOfDecreasesToday": 0,
         "ReadCapacityUnits": 0,
@@ -102,6 +107,7 @@ def test_an_on_demand_table_shows_zeros_and_its_mode():
 def test_a_table_being_created_does_not_show_all_yet():
     shown = render(replace(ON_DEMAND, status="CREATING"))
     assert shown["BillingModeSummary"] == {"BillingMode": "PAY_PER_REQUEST"}
+    assert shown["TableThroughputModeSummary"] == {"TableThroughputMode": "PAY_PER_REQUEST"}
     assert "WarmThroughput" not in shown
     asked = render(replace(ON_DEMAND, status="CREATING", warm_read_units=13_000))
     assert asked["WarmThroughput"] == {
@@ -167,7 +173,7 @@ def test_names_and_arns_name_tables():
             ValidationError,
             "constraint: Table name of ARN must have length greater than or equal to 3",
         ),
-        (ARN.replace("0" * 12, "1" * 12), AccessDeniedError, "Access is denied"),
+        (FOREIGN, AccessDeniedError, "Access is denied"),
     ],
 )
 def test_what_names_no_table(text, error, message):
@@ -196,17 +202,29 @@ def test_what_names_no_table(text, error, message):
             "Invalid TableArn: Invalid ResourceArn provided as input "
             + ARN.replace("us-east-1", "us-west-2"),
         ),
-        (ARN.replace("0" * 12, "1" * 12), AccessDeniedError, "Access is denied"),
+        (FOREIGN, AccessDeniedError, "Access is denied"),
         (
             ARN + "/stream/2000-01-01T00:00:00.000",
             ResourceNotFoundError,
             "Requested resource not found: ResourceArn: "
             f"{ARN}/stream/2000-01-01T00:00:00.000 not found",
         ),
+        ("arn:aws:s3:::x", AccessDeniedError, "Access is denied"),
+        (ARN.replace("dynamodb", "lambda"), AccessDeniedError, "Access is denied"),
+        ("arn:not/a/good/format", AccessDeniedError, "Access is denied"),
+        ("arn:aws:dynamodb", AccessDeniedError, "Access is denied"),
+        (FOREIGN.replace("us-east-1", "us-west-2"), AccessDeniedError, "Access is denied"),
+        (FOREIGN.removesuffix("ders"), AccessDeniedError, "Access is denied"),
         (
-            "arn:aws:s3:::x",
-            AccessDeniedError,
-            "Access is denied",
+            ARN.replace(":table/", ":global-table/"),
+            ValidationError,
+            "One or more parameter values were invalid: Provided Arn is not a DynamoDB resource arn: "
+            + ARN.replace(":table/", ":global-table/"),
+        ),
+        (
+            ARN.removesuffix("ders"),
+            ValidationError,
+            "Invalid TableArn: Invalid ResourceArn provided as input " + ARN.removesuffix("ders"),
         ),
     ],
 )
