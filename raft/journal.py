@@ -8,14 +8,11 @@ configuration entry: forgetting that one could revive an old majority.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from raft.group import Configuration, LogIndex, ReplicaId, Term
 from raft.membership import COMMAND_CONFIGURATION, SENTINEL_COMMAND
 from raft.wire import Entry
-
-if TYPE_CHECKING:
-    from raft.node_log import NodeLog
 
 # What an entry takes beside its command, in memory and on disk; both are near this.
 ENTRY_OVERHEAD_BYTES = 96
@@ -33,6 +30,36 @@ class Checkpoint:
     term: Term
     configuration: Configuration
     state: bytes
+
+
+class JournalRecords(Protocol):
+    """Where a journal's changes go to become durable; there is one, `node_log.NodeLog`."""
+
+    durable_batch: int
+
+    def touch(self, journal: "GroupJournal") -> int:
+        """This journal has a record in the gathering batch, whose number is returned."""
+
+    def record_entry(self, group: int, command: bytes, index: int, term: int) -> None:
+        """Queue an entry."""
+
+    def record_truncation(self, group: int, index: int) -> None:
+        """Queue a truncation."""
+
+    def record_term(self, group: int, term: int, voted_for: int | None) -> None:
+        """Queue a term and vote."""
+
+    def record_commit(self, group: int, commit: int) -> None:
+        """Queue a commit index."""
+
+    def note_commit(self, journal: "GroupJournal") -> None:
+        """The commit index may go with the next batch, whenever that is."""
+
+    def record_checkpoint(self, journal: "GroupJournal", first_index: int) -> None:
+        """Queue the journal's checkpoint."""
+
+    def record_base(self, journal: "GroupJournal") -> None:
+        """Queue all that the journal holds, anew."""
 
 
 class GroupJournal(list[Entry]):
@@ -57,7 +84,7 @@ class GroupJournal(list[Entry]):
 
     def __init__(
         self,
-        log: "NodeLog",
+        log: JournalRecords,
         group: int,
         replica_id: ReplicaId,
         checkpoint: Checkpoint,

@@ -5,8 +5,9 @@ all machines of the turn are flushed, `report` and `finish` (reads, sends), then
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
+from raft.consensus import Moment
 from raft.elections import NEVER
 from raft.group import (
     Applied,
@@ -19,6 +20,7 @@ from raft.group import (
     Outcome,
     ReplicaId,
     Role,
+    Settings,
     StateMachine,
     Term,
 )
@@ -37,9 +39,6 @@ from raft.pysyncobj_group import Core
 from raft.snapshots import is_useful
 from raft.voting import EAGER_FOR_S
 from raft.wire import Entry, Message
-
-if TYPE_CHECKING:
-    from raft.host import MultiRaftHost
 
 # Proposals that wait for their outcome; above it the replica does not accept more.
 PENDING_MAX = 1024
@@ -65,6 +64,44 @@ def _applied(index: int, term: int, command: bytes) -> Applied:
     elif command[0] == COMMAND_CONFIGURATION:
         content = decode_configuration(command[1:])
     return LogIndex(index), Term(term), content
+
+
+class ReplicaHost(Protocol):
+    """What a replica asks of the host that drives it; there is one, `host.MultiRaftHost`."""
+
+    settings: Settings
+    core_settings: object
+    moment: Moment
+    now: Callable[[], float]
+
+    def enter(self) -> None:
+        """Take the time: cores, guards and the host read it from the moment."""
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a batch is in flight, so that what is proposed now could not be written before it ends."""
+
+    @property
+    def has_room_for_held_log(self) -> bool:
+        """Whether the node's log may grow for the sake of who is being sent a snapshot."""
+
+    def is_up(self, node: NodeId) -> bool:
+        """Whether a link to that node is usable."""
+
+    def is_bulk_blocked(self, node: NodeId, entries: list[Entry]) -> bool:
+        """Whether entries for that node must wait: its link is full, or it had its share of this turn."""
+
+    def activate(self, replica: "Replica") -> None:
+        """This replica has something to do in the coming turn (or the present one)."""
+
+    def call_when_writable(self, replica: "Replica") -> None:
+        """Its owner was refused a proposal although it leads: call it when that changes."""
+
+    def note_applied(self, replica: "Replica") -> None:
+        """This replica's machine holds back writes for the flush."""
+
+    def notify_commit_soon(self, replica: "Replica") -> None:
+        """Followers should hear of a commit: with the next append, or by themselves a little later."""
 
 
 class Replica:
@@ -101,7 +138,7 @@ class Replica:
 
     def __init__(
         self,
-        host: "MultiRaftHost",
+        host: ReplicaHost,
         journal: GroupJournal,
         machine: StateMachine,
         on_writable: Callable[[], None],
