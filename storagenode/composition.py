@@ -25,25 +25,25 @@ from proto.process import Platform
 from raft.group import GroupId, LogStorage, NodeId, Settings
 from raft.host import MultiRaftHost
 from raft.node_log import Corruption as LogCorruption
-from storagenode.apply_round import ApplyRound
-from storagenode.bootstrap import InitialNode
-from storagenode.checkpoints import Checkpoints
 from storagenode.control_service import ControlService, GrpcDigests
 from storagenode.data_directory import Identity, Peer
-from storagenode.engine import Engine, EngineDamage, EngineFailure
-from storagenode.hand_over import hand_over
+from storagenode.engines.engine import Engine, EngineDamage, EngineFailure
 from storagenode.healing import Healer
-from storagenode.joining import Joining
-from storagenode.lagging import LaggingView
-from storagenode.log_entries import UnknownFormat
+from storagenode.joining.bootstrap import InitialNode
+from storagenode.joining.hand_over import hand_over
+from storagenode.joining.joining import Joining
+from storagenode.joining.presence import Presence
 from storagenode.metrics import MeasuredLog, NodeCollector
 from storagenode.node import Node
 from storagenode.peers import Peers
-from storagenode.presence import Presence
+from storagenode.replicas.apply_round import ApplyRound
+from storagenode.replicas.checkpoints import Checkpoints
+from storagenode.replicas.lagging import LaggingView
+from storagenode.replicas.log_entries import UnknownFormat
 from storagenode.requests import Requests
 from storagenode.scrubbing import INTERVAL_S, Scrubber
-from storagenode.snapshot_receiving import SnapshotReceiver
-from storagenode.snapshot_sending import RATE_BYTES, SnapshotSender
+from storagenode.snapshots.snapshot_receiving import SnapshotReceiver
+from storagenode.snapshots.snapshot_sending import RATE_BYTES, SnapshotSender
 
 log = logging.getLogger(__name__)
 

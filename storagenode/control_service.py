@@ -13,14 +13,14 @@ from proto.messages import Hello
 from raft.group import Configuration, GroupId, Member, NodeId, ReplicaId
 from raft.membership import BadConfiguration, check_configuration
 from storagenode.data_directory import Peer
-from storagenode.engine import EngineFailure
-from storagenode.log_entries import STATE_VERSION, ReplicaState
-from storagenode.member_changes import Impossible, NotNow, change_members
+from storagenode.engines.engine import EngineFailure
 from storagenode.node import CATALOG_GROUP, Node, ReplicaRefused
 from storagenode.peers import Peers
-from storagenode.replica import Replica
+from storagenode.replicas.log_entries import STATE_VERSION, ReplicaState
+from storagenode.replicas.member_changes import Impossible, NotNow, change_members
+from storagenode.replicas.replica import Replica
 from storagenode.scrubbing import NotCompared, Scrubber
-from storagenode.snapshot_sending import Busy, SnapshotSender, Unsound
+from storagenode.snapshots.snapshot_sending import Busy, SnapshotSender, Unsound
 
 log = logging.getLogger(__name__)
 

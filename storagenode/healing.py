@@ -17,11 +17,11 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from raft.group import Host, Role
-from storagenode import snapshots
-from storagenode.engine import Engine, EngineFailure
+from storagenode.engines.engine import Engine, EngineFailure
 from storagenode.node import FetchSnapshot, Node
 from storagenode.peers import Peers
-from storagenode.replica import Replica
+from storagenode.replicas.replica import Replica
+from storagenode.snapshots import snapshots
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,6 @@ from proto.process import Platform, stop_event
 from raft.files import FileLogStorage
 from raft.group import Settings
 from raft.node_log import Corruption as LogCorruption
-from storagenode.bootstrap import InitialNode
 from storagenode.composition import (
     EXIT_CONFIGURATION,
     EXIT_DISK,
@@ -45,13 +44,14 @@ from storagenode.data_directory import (
     noted_damage,
     set_aside,
 )
-from storagenode.engine import EngineDamage, EngineFailure
-from storagenode.lagging import EVENTUAL_READ_LAG_MS_MAX
-from storagenode.leveldb_engine import LevelEngine
-from storagenode.log_entries import UnknownFormat
+from storagenode.engines.engine import EngineDamage, EngineFailure
+from storagenode.engines.leveldb_engine import LevelEngine
+from storagenode.joining.bootstrap import InitialNode
+from storagenode.replicas.lagging import EVENTUAL_READ_LAG_MS_MAX
+from storagenode.replicas.log_entries import UnknownFormat
 from storagenode.scrubbing import INTERVAL_S
-from storagenode.snapshot_sending import RATE_BYTES, RATE_BYTES_MIN
-from storagenode.snapshots import BadSnapshot
+from storagenode.snapshots.snapshot_sending import RATE_BYTES, RATE_BYTES_MIN
+from storagenode.snapshots.snapshots import BadSnapshot
 
 log = logging.getLogger(__name__)
 

@@ -14,14 +14,14 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from raft.group import LogStorage, Role
-from storagenode.apply_round import ApplyRound
-from storagenode.checkpoints import Checkpoints
-from storagenode.engine import DATA, FEED, Engine
+from storagenode.engines.engine import DATA, FEED, Engine
 from storagenode.healing import Healer
 from storagenode.node import Node
+from storagenode.replicas.apply_round import ApplyRound
+from storagenode.replicas.checkpoints import Checkpoints
 from storagenode.scrubbing import Scrubber
-from storagenode.snapshot_receiving import SnapshotReceiver
-from storagenode.snapshot_sending import SnapshotSender
+from storagenode.snapshots.snapshot_receiving import SnapshotReceiver
+from storagenode.snapshots.snapshot_sending import SnapshotSender
 
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 1.0)
 _PREFIX = "quorate_storagenode_"

@@ -29,10 +29,8 @@ from raft.group import (
     ReplicaId,
     Term,
 )
-from storagenode import snapshots
-from storagenode.apply_round import ApplyRound
 from storagenode.data_directory import Peer
-from storagenode.engine import (
+from storagenode.engines.engine import (
     APPLIED,
     REMOVING,
     TOMBSTONE,
@@ -43,16 +41,18 @@ from storagenode.engine import (
     group_key,
     group_of_key,
 )
-from storagenode.lagging import LaggingView
-from storagenode.log_entries import (
+from storagenode.peers import Peers
+from storagenode.replicas.apply_round import ApplyRound
+from storagenode.replicas.lagging import LaggingView
+from storagenode.replicas.log_entries import (
     ReplicaState,
     decode_applied,
     decode_state,
     encode_state,
 )
-from storagenode.peers import Peers
-from storagenode.replica import Capture, Replica, Surroundings
-from storagenode.scans import ScanRunner
+from storagenode.replicas.replica import Capture, Replica, Surroundings
+from storagenode.replicas.scans import ScanRunner
+from storagenode.snapshots import snapshots
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from raft.group import NodeId
 from raft.host import MultiRaftHost
 from storagenode.node import Node
 from storagenode.peers import STORAGE_ROLE, Peers
-from storagenode.replica import Replica
+from storagenode.replicas.replica import Replica
 
 log = logging.getLogger(__name__)
 

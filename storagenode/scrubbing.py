@@ -24,11 +24,11 @@ from datamodel.errors import Corruption
 from datamodel.stored_items import check_record
 from raft.group import GroupId, LogIndex, Member, ReplicaId
 from storagenode.data_directory import Peer
-from storagenode.engine import DATA, Engine, EngineFailure, Snapshot, data_range, feed_range
-from storagenode.log_entries import ReplicaState
+from storagenode.engines.engine import DATA, Engine, EngineFailure, Snapshot, data_range, feed_range
 from storagenode.node import Node
 from storagenode.peers import Peers
-from storagenode.replica import Replica
+from storagenode.replicas.log_entries import ReplicaState
+from storagenode.replicas.replica import Replica
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import plyvel
 import pytest
 
-from storagenode import leveldb_log
+from storagenode.engines import leveldb_log
 from tests.cluster.fault_table import (
     TABLE,
     assert_linearizable,

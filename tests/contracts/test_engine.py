@@ -1,4 +1,4 @@
-"""What `storagenode.engine` promises, asked of every engine."""
+"""What `storagenode.engines.engine` promises, asked of every engine."""
 
 import subprocess
 import sys
@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storagenode.engine import EngineFailure, feed_key, feed_range, group_key, group_of_key
-from storagenode.leveldb_engine import LevelEngine
-from storagenode.memory_engine import MemoryEngine
+from storagenode.engines.engine import EngineFailure, feed_key, feed_range, group_key, group_of_key
+from storagenode.engines.leveldb_engine import LevelEngine
+from storagenode.engines.memory_engine import MemoryEngine
 
 
 @pytest.fixture(params=["memory", "leveldb"])
@@ -151,7 +151,7 @@ def test_an_engine_is_a_sorted_dict(engine, writes, start, end):
 def test_leveldb_keeps_what_was_written_when_the_process_is_killed(tmp_path):
     script = (
         "import os, pathlib, sys\n"
-        "from storagenode.leveldb_engine import LevelEngine\n"
+        "from storagenode.engines.leveldb_engine import LevelEngine\n"
         "engine = LevelEngine(pathlib.Path(sys.argv[1]))\n"
         "engine.write([(b'durable', b'1')]); engine.make_durable()\n"
         "engine.write([(b'written', b'2')])\n"

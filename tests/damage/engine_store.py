@@ -16,9 +16,16 @@ from pathlib import Path
 from datamodel.items import encode_item
 from datamodel.stored_items import HEADER_SIZE, check_record, pack_record
 from proto.messages import Get, Page, Query, Unavailable, Value
-from storagenode.engine import APPLIED, DATA, EngineDamage, EngineFailure, Mutation, group_key
-from storagenode.leveldb_engine import LevelEngine
-from storagenode.log_entries import AppliedState, decode_applied, encode_applied
+from storagenode.engines.engine import (
+    APPLIED,
+    DATA,
+    EngineDamage,
+    EngineFailure,
+    Mutation,
+    group_key,
+)
+from storagenode.engines.leveldb_engine import LevelEngine
+from storagenode.replicas.log_entries import AppliedState, decode_applied, encode_applied
 from tests.damage.harm import Harm
 from tests.unit.storagenode_harness import World, fresh_state
 

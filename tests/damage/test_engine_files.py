@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from storagenode import leveldb_log
-from storagenode.engine import DATA, EngineDamage
-from storagenode.leveldb_engine import LevelEngine
-from storagenode.table_checksums import TableChecksums
+from storagenode.engines import leveldb_log
+from storagenode.engines.engine import DATA, EngineDamage
+from storagenode.engines.leveldb_engine import LevelEngine
+from storagenode.engines.table_checksums import TableChecksums
 from tests.damage import harm
 from tests.damage.engine_store import Store, key_of
 from tests.damage.tables import regions

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from storagenode.leveldb_engine import LevelEngine
+from storagenode.engines.leveldb_engine import LevelEngine
 from tests.chaos.disks import full_disk, small_disk, why_not_mount
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,8 +93,8 @@ def run(script: str, *arguments: object, **environment: str) -> "subprocess.Comp
 CHECKPOINT = """
 import os, resource, sys
 from pathlib import Path
-from storagenode.engine import EngineFailure
-from storagenode.leveldb_engine import LevelEngine
+from storagenode.engines.engine import EngineFailure
+from storagenode.engines.leveldb_engine import LevelEngine
 
 engine = LevelEngine(Path(sys.argv[1]))
 engine.write([(b"d%04d" % n, os.urandom(4000)) for n in range(100)])
@@ -252,8 +252,8 @@ def test_a_file_that_cannot_be_read_at_the_start_is_damage(
 BAD_SECTOR = """
 import os, sys
 from pathlib import Path
-from storagenode.engine import EngineDamage
-from storagenode.leveldb_engine import LevelEngine
+from storagenode.engines.engine import EngineDamage
+from storagenode.engines.leveldb_engine import LevelEngine
 
 engine = LevelEngine(Path(sys.argv[1]))
 engine.write([(b"d%04d" % n, os.urandom(1000)) for n in range(99)])

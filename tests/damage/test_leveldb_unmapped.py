@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from storagenode import leveldb_unmapped
-from storagenode.engine import DATA, EngineDamage, EngineFailure
-from storagenode.leveldb_engine import LevelEngine
+from storagenode.engines import leveldb_unmapped
+from storagenode.engines.engine import DATA, EngineDamage, EngineFailure
+from storagenode.engines.leveldb_engine import LevelEngine
 from tests.damage import harm
 from tests.damage.engine_store import Store
 from tests.damage.tables import regions
@@ -21,7 +21,7 @@ ON_ITS_OWN = """
 import sys
 from pathlib import Path
 import plyvel
-from storagenode import leveldb_unmapped
+from storagenode.engines import leveldb_unmapped
 
 scratch, directory = Path(sys.argv[1]) / "scratch", Path(sys.argv[1]) / "database"
 if sys.argv[2] == "copies":  # as on a file system on which a file has one name

@@ -11,9 +11,9 @@ import pytest
 from raft.files import FileLogStorage
 from raft.group import LogIndex, ReplicaId, Term
 from raft.node_log import BATCH_MAGIC, Corruption
-from storagenode import snapshot_sending, snapshots
 from storagenode.data_directory import DamagedDirectory, DataDirectory, ForeignDirectory, Peer
-from storagenode.memory_engine import MemoryEngine
+from storagenode.engines.memory_engine import MemoryEngine
+from storagenode.snapshots import snapshot_sending, snapshots
 from tests.damage import harm
 from tests.damage.node_log import CONFIGURATION, SEGMENT_BYTES, Log, OpenLog
 from tests.unit.test_storagenode_snapshots import chunks_of, filled, stored

@@ -14,10 +14,10 @@ from datamodel.key_encoding import (
     part_of,
 )
 from datamodel.stored_items import check_record, record_body, record_size
-from storagenode.engine import DATA, data_range, feed_range
-from storagenode.log_entries import encode_state
-from storagenode.replica import Replica
-from storagenode.request_memory import RememberedRequests
+from storagenode.engines.engine import DATA, data_range, feed_range
+from storagenode.replicas.log_entries import encode_state
+from storagenode.replicas.replica import Replica
+from storagenode.replicas.request_memory import RememberedRequests
 from tests.cluster.linearizability import Operation, find_violation, register_model
 from tests.simulation.cluster_logs import Logs
 from tests.simulation.cluster_processes import StorageProcess

@@ -23,8 +23,8 @@ import msgspec
 from raft.log_check import check_segment
 from raft.node_log import RECEIPT, RECEIPT_MAGIC, Corruption
 from storagenode.data_directory import Identity, Peer
-from storagenode.engine import DATA, EngineDamage, EngineFailure, Mutation, data_range
-from storagenode.memory_engine import MemoryCursor, MemoryEngine, MemoryView
+from storagenode.engines.engine import DATA, EngineDamage, EngineFailure, Mutation, data_range
+from storagenode.engines.memory_engine import MemoryCursor, MemoryEngine, MemoryView
 from tests.simulation.cluster_world import Process
 from tests.simulation.disk import ZEROS, torn
 

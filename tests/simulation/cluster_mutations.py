@@ -9,17 +9,17 @@ import msgspec
 
 import datamodel.stored_items
 import proto.cluster_client
-import storagenode.registration
+import storagenode.joining.registration
 from proto.messages import Value, Written
 from raft.journal import GroupJournal
 from raft.node_log import NodeLog
 from raft.replica import Replica as RaftReplica
-from storagenode.indexing import Indexing
-from storagenode.reading import Reads
-from storagenode.replica import Replica
-from storagenode.request_memory import RequestMemory
+from storagenode.replicas.indexing import Indexing
+from storagenode.replicas.reading import Reads
+from storagenode.replicas.replica import Replica
+from storagenode.replicas.request_memory import RequestMemory
+from storagenode.replicas.writing import Writes
 from storagenode.scrubbing import Scrubber
-from storagenode.writing import Writes
 from tests.simulation.cluster_disk import LogFiles, Machine
 
 
@@ -127,7 +127,7 @@ MUTATIONS: dict[str, tuple[Any, str, Any]] = {
     "difference found and left": (Scrubber, "repair", lambda self, *_: False),
     "entries stay in indexes": (Indexing, "mutations", _keep_entries),
     "nothing behind a snapshot": (Replica, "catch_up", _forget_what_came_meanwhile),
-    "newest disk by its clock": (storagenode.registration, "replace", _as_the_clock_says),
+    "newest disk by its clock": (storagenode.joining.registration, "replace", _as_the_clock_says),
     "writes forgotten by their router": (proto.cluster_client, "_POSITIONED", frozenset({Value})),
     "reads forgotten by their router": (proto.cluster_client, "_POSITIONED", frozenset({Written})),
     "eventual reads of whatever is there": (Reads, "_wait", Reads._answer),

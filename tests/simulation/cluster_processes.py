@@ -18,11 +18,11 @@ from proto.process import Platform
 from raft.group import Settings
 from raft.node_log import Corruption
 from router.context import RequestContext
-from storagenode.bootstrap import InitialNode
 from storagenode.composition import EXIT_CONFIGURATION, EXIT_DISK, Disk, Options, StorageNode
-from storagenode.engine import EngineDamage, EngineFailure
-from storagenode.replica import Replica
-from storagenode.snapshots import BadSnapshot
+from storagenode.engines.engine import EngineDamage, EngineFailure
+from storagenode.joining.bootstrap import InitialNode
+from storagenode.replicas.replica import Replica
+from storagenode.snapshots.snapshots import BadSnapshot
 from tests.simulation.cluster_disk import LogFiles, Machine, SimEngine
 from tests.simulation.cluster_network import Network, SimChannel, SimGrpcServer
 from tests.simulation.cluster_world import Exited, Process, World

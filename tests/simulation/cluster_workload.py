@@ -12,13 +12,13 @@ from unittest import mock
 
 import admin.balance
 import admin.repair
-import storagenode.change_feed
-import storagenode.checkpoints
 import storagenode.healing
-import storagenode.replica
+import storagenode.replicas.change_feed
+import storagenode.replicas.checkpoints
+import storagenode.replicas.replica
 import storagenode.scrubbing
-import storagenode.snapshot_sending
-import storagenode.snapshots
+import storagenode.snapshots.snapshot_sending
+import storagenode.snapshots.snapshots
 from datamodel.catalog_rows import CATALOG_GROUP
 from router.context import REQUEST_TIMEOUT_S
 from tests.simulation.cluster_checks import Checker, check_histories
@@ -36,15 +36,15 @@ REPAIR_S = 40.0
 """Within this time what is wrong with one disk is found and repaired, when nothing else is."""
 # Bounds made small, so that seconds of simulated life reach them: each is (module, name, value).
 SMALL = (
-    (storagenode.snapshot_sending, "CHUNK_BYTES", 400),
-    (storagenode.snapshots, "INSTALL_BATCH_BYTES", 700),
-    (storagenode.snapshots, "DELETE_BATCH_KEYS", 3),
-    (storagenode.replica, "CATCH_UP_BYTES", 300),
-    (storagenode.checkpoints, "CHECKPOINT_BYTES", 4_000),
-    (storagenode.checkpoints, "CHECKPOINT_IDLE_S", 1.0),
-    (storagenode.checkpoints, "LOOK_INTERVAL_S", 0.2),
-    (storagenode.change_feed, "RECORDS_KEPT", 12),
-    (storagenode.replica, "RECORDS_KEPT", 12),
+    (storagenode.snapshots.snapshot_sending, "CHUNK_BYTES", 400),
+    (storagenode.snapshots.snapshots, "INSTALL_BATCH_BYTES", 700),
+    (storagenode.snapshots.snapshots, "DELETE_BATCH_KEYS", 3),
+    (storagenode.replicas.replica, "CATCH_UP_BYTES", 300),
+    (storagenode.replicas.checkpoints, "CHECKPOINT_BYTES", 4_000),
+    (storagenode.replicas.checkpoints, "CHECKPOINT_IDLE_S", 1.0),
+    (storagenode.replicas.checkpoints, "LOOK_INTERVAL_S", 0.2),
+    (storagenode.replicas.change_feed, "RECORDS_KEPT", 12),
+    (storagenode.replicas.replica, "RECORDS_KEPT", 12),
     (storagenode.scrubbing, "STEP_RECORDS", 3),
     (storagenode.scrubbing, "POLL_S", 0.2),
     (storagenode.scrubbing, "PATIENCE_S", 4.0),

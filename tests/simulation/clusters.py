@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodel.catalog_rows import CATALOG_GROUP
-from storagenode.bootstrap import InitialNode
+from storagenode.joining.bootstrap import InitialNode
 from tests.simulation.cluster_network import Network
 from tests.simulation.cluster_processes import (
     AdminProcess,

@@ -27,7 +27,7 @@ from proto.messages import (
     Written,
     WrongPartition,
 )
-from storagenode.evaluation import Refusal, evaluate
+from storagenode.replicas.evaluation import Refusal, evaluate
 
 
 class FakeCluster:

@@ -40,12 +40,12 @@ from router.operations import (
     update_item,
 )
 from router.partition_map import PartitionMap
-from storagenode.engine import DATA
-from storagenode.evaluation import Refusal, evaluate
-from storagenode.index_pages import IndexPageScan
-from storagenode.indexing import Indexing
-from storagenode.memory_engine import MemoryEngine
-from storagenode.query_pages import PageScan
+from storagenode.engines.engine import DATA
+from storagenode.engines.memory_engine import MemoryEngine
+from storagenode.replicas.evaluation import Refusal, evaluate
+from storagenode.replicas.index_pages import IndexPageScan
+from storagenode.replicas.indexing import Indexing
+from storagenode.replicas.query_pages import PageScan
 
 HANDLERS = {
     "GetItem": get_item.handle,

@@ -1,10 +1,10 @@
 """A raft host without raft, and a node on it."""
 
 from proto.messages import Hello
-from storagenode.apply_round import ApplyRound
 from storagenode.data_directory import Peer
 from storagenode.node import Node
 from storagenode.peers import Peers
+from storagenode.replicas.apply_round import ApplyRound
 from tests.unit.storagenode_harness import FakeEnvironment, FakeGroup
 
 OWN = Hello(1, "cluster", "storagenode", "node-1", "n1", "az1", "127.0.0.1:1", "127.0.0.1:11")

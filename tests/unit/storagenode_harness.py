@@ -23,12 +23,12 @@ from raft.group import (
     Term,
 )
 from raft.membership import why_not
-from storagenode.apply_round import ApplyRound
-from storagenode.lagging import LaggingView
-from storagenode.log_entries import STATE_VERSION, ReplicaState
-from storagenode.memory_engine import MemoryEngine
-from storagenode.replica import Replica, Surroundings
-from storagenode.scans import ScanRunner
+from storagenode.engines.memory_engine import MemoryEngine
+from storagenode.replicas.apply_round import ApplyRound
+from storagenode.replicas.lagging import LaggingView
+from storagenode.replicas.log_entries import STATE_VERSION, ReplicaState
+from storagenode.replicas.replica import Replica, Surroundings
+from storagenode.replicas.scans import ScanRunner
 
 ABSENT = "attribute_not_exists(pk)"
 PRESENT = "attribute_exists(pk)"

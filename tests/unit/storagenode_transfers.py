@@ -7,9 +7,9 @@ import grpc
 
 from proto import control_pb2
 from storagenode.data_directory import Peer
-from storagenode.snapshot_receiving import SnapshotReceiver
-from storagenode.snapshot_sending import Busy, SnapshotSender, Unsound
-from storagenode.snapshots import staging_file
+from storagenode.snapshots.snapshot_receiving import SnapshotReceiver
+from storagenode.snapshots.snapshot_sending import Busy, SnapshotSender, Unsound
+from storagenode.snapshots.snapshots import staging_file
 
 
 def failure(code, details):

@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from proto.messages import Catalog, Hello, ReplicaAddress
-from storagenode.bootstrap import (
+from storagenode.data_directory import Identity
+from storagenode.joining.bootstrap import (
     Belong,
     Bootstrap,
     InitialNode,
@@ -13,7 +14,6 @@ from storagenode.bootstrap import (
     decide,
     has_forgotten,
 )
-from storagenode.data_directory import Identity
 from tests.unit.storagenode_harness import FakeEnvironment
 
 NONE = Catalog(1, "", [])

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from storagenode import hand_over as module
-from storagenode.hand_over import AGAIN_S, PATIENCE_S, hand_over
+from storagenode.joining import hand_over as module
+from storagenode.joining.hand_over import AGAIN_S, PATIENCE_S, hand_over
 
 
 class Replica:

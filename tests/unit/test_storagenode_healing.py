@@ -6,8 +6,7 @@ import pytest
 
 from proto import control_pb2
 from raft.group import Configuration, GroupId, Member, NodeId, ReplicaId, Role
-from storagenode import healing, snapshots
-from storagenode import replica as replica_module
+from storagenode import healing
 from storagenode.data_directory import (
     ASIDE_MAX,
     DataDirectory,
@@ -15,10 +14,12 @@ from storagenode.data_directory import (
     noted_damage,
     set_aside,
 )
-from storagenode.engine import DATA, INSTALLING, EngineDamage, group_key
+from storagenode.engines.engine import DATA, INSTALLING, EngineDamage, group_key
+from storagenode.engines.memory_engine import MemoryEngine
 from storagenode.healing import Healer
-from storagenode.memory_engine import MemoryEngine
-from storagenode.snapshot_sending import SnapshotSender
+from storagenode.replicas import replica as replica_module
+from storagenode.snapshots import snapshots
+from storagenode.snapshots.snapshot_sending import SnapshotSender
 from tests.unit.storagenode_fake_host import FakeHost, make_node, make_peers
 from tests.unit.storagenode_harness import MEMBERS, World, fresh_state, put
 from tests.unit.storagenode_transfers import stream

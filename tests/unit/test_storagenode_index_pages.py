@@ -15,10 +15,10 @@ from datamodel.key_encoding import (
 )
 from datamodel.stored_items import pack_record
 from proto.messages import Query
-from storagenode import index_pages
-from storagenode.engine import DATA
-from storagenode.index_pages import IndexPageScan
-from storagenode.memory_engine import MemoryEngine
+from storagenode.engines.engine import DATA
+from storagenode.engines.memory_engine import MemoryEngine
+from storagenode.replicas import index_pages
+from storagenode.replicas.index_pages import IndexPageScan
 
 SCHEMA = KeySchema("pk", "S", "sk", "S")
 INDEX = KeySchema("pk", "S", "n", "N")

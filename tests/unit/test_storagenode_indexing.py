@@ -13,8 +13,8 @@ from datamodel.key_encoding import (
     part_of,
 )
 from proto.messages import CHECK, DELETE, PUT, UPDATE, Action, LocalIndexRule
-from storagenode.evaluation import Effect, Refusal, evaluate
-from storagenode.indexing import Indexing, added
+from storagenode.replicas.evaluation import Effect, Refusal, evaluate
+from storagenode.replicas.indexing import Indexing, added
 
 SCHEMA = KeySchema("pk", "S", "sk", "S")
 RULES = [

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 
 from proto.messages import Catalog, Hello, ReplicaAddress
-from storagenode.bootstrap import Belong, InitialNode
 from storagenode.data_directory import Identity
-from storagenode.joining import Joining
-from storagenode.memory_engine import MemoryEngine
-from storagenode.presence import Presence
+from storagenode.engines.memory_engine import MemoryEngine
+from storagenode.joining.bootstrap import Belong, InitialNode
+from storagenode.joining.joining import Joining
+from storagenode.joining.presence import Presence
 from tests.unit.storagenode_fake_host import FakeHost, make_node, make_peers
 from tests.unit.storagenode_harness import FakeLink
 

@@ -23,8 +23,8 @@ from proto.messages import (
     StatsReply,
     Written,
 )
-from storagenode.engine import DATA
-from storagenode.log_entries import (
+from storagenode.engines.engine import DATA
+from storagenode.replicas.log_entries import (
     STATE_VERSION,
     ReplicaState,
     decode_entry,

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from raft.group import Configuration, Member, NodeId, Outcome, ReplicaId
-from storagenode.member_changes import Impossible, NotNow, change_members
+from storagenode.replicas.member_changes import Impossible, NotNow, change_members
 from tests.unit.storagenode_harness import MEMBERS, World
 
 LEARNER = Member(ReplicaId(1000), NodeId("node-4"), is_learner=True)

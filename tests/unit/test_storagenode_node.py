@@ -22,12 +22,12 @@ from proto.messages import (
 )
 from raft.group import Configuration, GroupId, LogIndex, Member, NodeId, RecoveredGroup, ReplicaId
 from storagenode.data_directory import Peer
-from storagenode.engine import APPLIED, DATA, REMOVING, TOMBSTONE, group_key
-from storagenode.log_entries import AppliedState, encode_applied, encode_state
-from storagenode.memory_engine import MemoryEngine
+from storagenode.engines.engine import APPLIED, DATA, REMOVING, TOMBSTONE, group_key
+from storagenode.engines.memory_engine import MemoryEngine
 from storagenode.node import ReplicaRefused
+from storagenode.replicas.log_entries import AppliedState, encode_applied, encode_state
 from storagenode.requests import REPLICA_REQUESTS, Requests
-from storagenode.snapshots import BadSnapshot
+from storagenode.snapshots.snapshots import BadSnapshot
 from tests.unit.storagenode_fake_host import FakeHost, make_node, make_peers
 from tests.unit.storagenode_harness import MEMBERS, FakeLink, fresh_state, put
 
@@ -114,7 +114,7 @@ def test_one_requests_failure_is_its_own(rig, monkeypatch):
 
 
 def test_a_write_whose_evaluation_fails_harms_no_other(rig, monkeypatch):
-    import storagenode.writing as writing
+    import storagenode.replicas.writing as writing
 
     evaluate = writing.evaluate
 

@@ -9,11 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from proto.messages import ActionResult, OutcomeUnknown, Unavailable, Written
 from raft.group import LogIndex, Role, Settings, Term
-from storagenode import checkpoints as checkpoints_module
 from storagenode import main as storagenode_main
-from storagenode import request_memory
-from storagenode.apply_round import ApplyRound
-from storagenode.checkpoints import Checkpoints
 from storagenode.data_directory import (
     DamagedDirectory,
     DataDirectory,
@@ -21,8 +17,16 @@ from storagenode.data_directory import (
     ForeignDirectory,
     Peer,
 )
-from storagenode.engine import EngineFailure
-from storagenode.log_entries import (
+from storagenode.engines.engine import EngineFailure
+from storagenode.engines.memory_engine import MemoryEngine
+from storagenode.main import initial_cluster, parse_flags
+from storagenode.metrics import MeasuredLog, NodeCollector
+from storagenode.peers import Peers
+from storagenode.replicas import checkpoints as checkpoints_module
+from storagenode.replicas import request_memory
+from storagenode.replicas.apply_round import ApplyRound
+from storagenode.replicas.checkpoints import Checkpoints
+from storagenode.replicas.log_entries import (
     Entry,
     UnknownFormat,
     WriteOutcome,
@@ -33,11 +37,7 @@ from storagenode.log_entries import (
     encode_entry,
     encode_state,
 )
-from storagenode.main import initial_cluster, parse_flags
-from storagenode.memory_engine import MemoryEngine
-from storagenode.metrics import MeasuredLog, NodeCollector
-from storagenode.peers import Peers
-from storagenode.request_memory import MEMORY_US, RESULT_BYTES_MAX, RequestMemory
+from storagenode.replicas.request_memory import MEMORY_US, RESULT_BYTES_MAX, RequestMemory
 from tests.unit.storagenode_fake_host import FakeHost, make_node
 from tests.unit.storagenode_harness import MEMBERS, World, fresh_state, put
 
@@ -114,7 +114,7 @@ def test_a_full_memory_says_so_and_forgets_nothing(monkeypatch):
 
 def test_a_leader_with_a_full_memory_takes_no_writes(monkeypatch):
     for module in ("request_memory", "writing"):
-        monkeypatch.setattr(f"storagenode.{module}.REQUESTS_MAX", 2)
+        monkeypatch.setattr(f"storagenode.replicas.{module}.REQUESTS_MAX", 2)
     world = World().lead()
     world.written(put("b"))
     world.written(put("b"), request_id=b"r" * 16)

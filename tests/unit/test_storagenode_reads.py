@@ -15,7 +15,7 @@ from proto.messages import (
     WrongPartition,
 )
 from raft.group import Role
-from storagenode.engine import DATA, feed_key
+from storagenode.engines.engine import DATA, feed_key
 from tests.unit.storagenode_harness import (
     FakeLink,
     World,
@@ -195,8 +195,8 @@ def test_a_reader_at_the_end_of_the_feed_waits_for_more():
 
 
 def test_a_reader_of_what_is_trimmed_is_told(monkeypatch):
-    monkeypatch.setattr("storagenode.replica.RECORDS_KEPT", 3)
-    monkeypatch.setattr("storagenode.change_feed.RECORDS_KEPT", 3)
+    monkeypatch.setattr("storagenode.replicas.replica.RECORDS_KEPT", 3)
+    monkeypatch.setattr("storagenode.replicas.change_feed.RECORDS_KEPT", 3)
     world = World(feed=True).lead()
     for key in "bcdef":
         world.written(put(key))
@@ -217,7 +217,7 @@ def test_a_reads_failure_of_our_own_making_is_its_own(filled, monkeypatch):
     filled.replica.on_query(filled.link, Query(number, 7, b"a", b"z", True))
     get(filled, "b")
     filled.environment.turn()
-    monkeypatch.setattr("storagenode.query_pages.PageScan.step", broken)
+    monkeypatch.setattr("storagenode.replicas.query_pages.PageScan.step", broken)
     filled.group.pass_barriers()
     failed, value = filled.link.take()
     assert failed == Unavailable(number, "internal error")
@@ -233,7 +233,7 @@ def test_a_costly_page_takes_smaller_steps(filled, monkeypatch):
         filled.environment.time += 0.00004 * items_max  # 16 ms the first time
         return len(asked) == 5
 
-    monkeypatch.setattr("storagenode.query_pages.PageScan.step", slow)
+    monkeypatch.setattr("storagenode.replicas.query_pages.PageScan.step", slow)
     filled.replica.on_query(filled.link, Query(1, 7, b"a", b"z", True))
     while len(asked) < 5:
         filled.environment.turn()
@@ -243,8 +243,10 @@ def test_a_costly_page_takes_smaller_steps(filled, monkeypatch):
 
 
 def test_pages_in_the_making_have_a_bound(filled, monkeypatch):
-    monkeypatch.setattr("storagenode.scans.PAGES_MAX", 2)
-    monkeypatch.setattr("storagenode.query_pages.PageScan.step", lambda scan, items_max: False)
+    monkeypatch.setattr("storagenode.replicas.scans.PAGES_MAX", 2)
+    monkeypatch.setattr(
+        "storagenode.replicas.query_pages.PageScan.step", lambda scan, items_max: False
+    )
     for number in range(3):
         filled.replica.on_query(filled.link, Query(number, 7, b"a", b"z", True))
     assert filled.link.take() == [Unavailable(2, "too many pages in the making")]

@@ -4,7 +4,7 @@ import asyncio
 
 from datamodel.catalog_rows import NodeRow, node_key
 from proto.catalog_view import CatalogView
-from storagenode.registration import register
+from storagenode.joining.registration import register
 from tests.unit.catalog_fakes import FakeCluster
 
 

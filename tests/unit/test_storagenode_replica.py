@@ -21,9 +21,9 @@ from proto.messages import (
     Written,
 )
 from raft.group import Role
-from storagenode.engine import DATA
-from storagenode.log_entries import decode_entry, decode_state, encode_state
-from storagenode.writing import BATCH_REQUESTS_MAX, QUEUE_REQUESTS_MAX
+from storagenode.engines.engine import DATA
+from storagenode.replicas.log_entries import decode_entry, decode_state, encode_state
+from storagenode.replicas.writing import BATCH_REQUESTS_MAX, QUEUE_REQUESTS_MAX
 from tests.unit.storagenode_harness import (
     ABSENT,
     MEMBERS,

@@ -7,9 +7,9 @@ import pytest
 from raft.group import GroupId, LogIndex, RecoveredGroup, ReplicaId, Role, Term
 from storagenode import scrubbing
 from storagenode.data_directory import Peer
-from storagenode.engine import APPLIED, DATA, group_key
-from storagenode.log_entries import AppliedState, encode_applied, encode_state
-from storagenode.memory_engine import MemoryEngine
+from storagenode.engines.engine import APPLIED, DATA, group_key
+from storagenode.engines.memory_engine import MemoryEngine
+from storagenode.replicas.log_entries import AppliedState, encode_applied, encode_state
 from storagenode.scrubbing import NotCompared, Scrubber, Verdict
 from tests.unit.storagenode_fake_host import FakeHost, make_node, make_peers
 from tests.unit.storagenode_harness import MEMBERS, FakeLink, fresh_state, put

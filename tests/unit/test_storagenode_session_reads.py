@@ -5,8 +5,8 @@ import pytest
 
 from proto.messages import Behind, Get, Page, Query, Refused, Unavailable, Value, Written
 from raft.group import LogIndex, Role, Term
-from storagenode import reading
-from storagenode.replica import Capture
+from storagenode.replicas import reading
+from storagenode.replicas.replica import Capture
 from tests.unit.storagenode_harness import ABSENT, MEMBERS, World, delete, get, put
 
 

@@ -7,10 +7,10 @@ import grpc
 import pytest
 
 from proto import control_pb2
-from storagenode import snapshot_receiving, snapshot_sending, snapshots
-from storagenode.engine import DATA
-from storagenode.snapshot_sending import HELD_MAX, HELD_S, SILENT_S, Busy, SnapshotSender
-from storagenode.snapshots import BadSnapshot
+from storagenode.engines.engine import DATA
+from storagenode.snapshots import snapshot_receiving, snapshot_sending, snapshots
+from storagenode.snapshots.snapshot_sending import HELD_MAX, HELD_S, SILENT_S, Busy, SnapshotSender
+from storagenode.snapshots.snapshots import BadSnapshot
 from tests.unit.storagenode_harness import World, put
 from tests.unit.storagenode_transfers import Transfers, stream
 

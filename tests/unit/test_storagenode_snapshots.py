@@ -7,12 +7,12 @@ import pytest
 
 from proto import control_pb2
 from raft.group import LogIndex, RecoveredGroup, ReplicaId
-from storagenode import snapshot_sending, snapshots
 from storagenode.control_service import ControlService
-from storagenode.engine import APPLIED, DATA, INSTALLING, group_key
-from storagenode.log_entries import AppliedState, decode_applied, encode_state
-from storagenode.memory_engine import MemoryEngine
+from storagenode.engines.engine import APPLIED, DATA, INSTALLING, group_key
+from storagenode.engines.memory_engine import MemoryEngine
 from storagenode.node import STAGED_S
+from storagenode.replicas.log_entries import AppliedState, decode_applied, encode_state
+from storagenode.snapshots import snapshot_sending, snapshots
 from tests.unit.storagenode_fake_host import OWN, FakeHost, make_node
 from tests.unit.storagenode_harness import MEMBERS, World, put
 from tests.unit.storagenode_transfers import stream

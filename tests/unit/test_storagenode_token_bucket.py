@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storagenode.token_bucket import TokenBucket
+from storagenode.snapshots.token_bucket import TokenBucket
 
 
 def test_a_burst_is_free_then_the_rate_holds():

@@ -19,11 +19,11 @@ from datamodel.stored_items import check_record
 from proto import control_pb2
 from raft.group import Environment, GroupId, LogIndex, Timer
 from raft.membership import encode_configuration
-from storagenode.engine import DATA, Engine, Snapshot, data_range, feed_range
-from storagenode.log_entries import encode_state
-from storagenode.replica import Capture, Replica
-from storagenode.snapshots import crc32_of, head_checksum
-from storagenode.token_bucket import TokenBucket
+from storagenode.engines.engine import DATA, Engine, Snapshot, data_range, feed_range
+from storagenode.replicas.log_entries import encode_state
+from storagenode.replicas.replica import Capture, Replica
+from storagenode.snapshots.snapshots import crc32_of, head_checksum
+from storagenode.snapshots.token_bucket import TokenBucket
 
 log = logging.getLogger(__name__)
 

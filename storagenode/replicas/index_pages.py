@@ -11,8 +11,8 @@ from datamodel.key_encoding import item_key_of_entry, part_of, part_start
 from datamodel.limits import READ_UNIT_BYTES
 from datamodel.stored_items import HEADER_SIZE, check_record, record_size
 from proto.messages import Query
-from storagenode.engine import DATA, Cursor
-from storagenode.query_pages import STEP_ITEMS, PageScan
+from storagenode.engines.engine import DATA, Cursor
+from storagenode.replicas.query_pages import STEP_ITEMS, PageScan
 
 STEPS_BEFORE_SEEK = 4
 """Records passed over one by one before the next part is looked for: a seek costs about as much as these."""

@@ -22,7 +22,7 @@ from typing import Any
 
 import plyvel
 
-from storagenode.leveldb_log import FULL, HEADER, NEW_FILE, NEXT_FILE, masked_crc32c
+from storagenode.engines.leveldb_log import FULL, HEADER, NEW_FILE, NEXT_FILE, masked_crc32c
 
 MAPPED_MAX = 1000
 _OPEN_FILES_MAX = (

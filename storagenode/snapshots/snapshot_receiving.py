@@ -21,9 +21,15 @@ import grpc
 from proto import control_pb2, control_pb2_grpc
 from raft.group import GroupId, LogIndex
 from storagenode.data_directory import Peer
-from storagenode.replica import Capture
-from storagenode.snapshot_sending import RATE_BYTES, rate_limit
-from storagenode.snapshots import BadSnapshot, Progress, checked_chunks, forget_file, frame
+from storagenode.replicas.replica import Capture
+from storagenode.snapshots.snapshot_sending import RATE_BYTES, rate_limit
+from storagenode.snapshots.snapshots import (
+    BadSnapshot,
+    Progress,
+    checked_chunks,
+    forget_file,
+    frame,
+)
 
 log = logging.getLogger(__name__)
 

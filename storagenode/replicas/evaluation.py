@@ -28,9 +28,9 @@ from proto.messages import (
     ActionResult,
     Reason,
 )
-from storagenode.indexing import Indexing, Reader
-from storagenode.indexing import Stored as Stored
-from storagenode.log_entries import Images, ItemMutation
+from storagenode.replicas.indexing import Indexing, Reader
+from storagenode.replicas.indexing import Stored as Stored
+from storagenode.replicas.log_entries import Images, ItemMutation
 
 PUT_TOO_LARGE: Final = "Item size has exceeded the maximum allowed size"
 SAME_ITEM_TWICE: Final = "Transaction request cannot include multiple operations on one item"

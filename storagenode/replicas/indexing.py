@@ -15,7 +15,7 @@ from datamodel.key_encoding import collection_size_key, encode_entry_key
 from datamodel.limits import ITEM_SIZE_BYTES_MAX, WRITE_UNIT_BYTES
 from datamodel.local_indexes import check_item_index_keys, check_updated_index_keys, project
 from proto.messages import UPDATE, Action, LocalIndexRule
-from storagenode.log_entries import ItemMutation
+from storagenode.replicas.log_entries import ItemMutation
 
 Stored: TypeAlias = tuple[bytes, int]
 """An item as it is stored: its body and its size in bytes."""

@@ -22,9 +22,9 @@ from typing import Any
 
 import plyvel
 
-from storagenode import leveldb_log, leveldb_unmapped
-from storagenode.engine import EngineDamage, EngineFailure, Mutation
-from storagenode.table_checksums import TableChecksums
+from storagenode.engines import leveldb_log, leveldb_unmapped
+from storagenode.engines.engine import EngineDamage, EngineFailure, Mutation
+from storagenode.engines.table_checksums import TableChecksums
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from storagenode.engine import EngineDamage
+from storagenode.engines.engine import EngineDamage
 
 PIECE_BYTES = 1 << 20
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from raft.group import Environment
-from storagenode.query_pages import PageScan
+from storagenode.replicas.query_pages import PageScan
 
 PAGES_MAX = 1_000
 """Pages in the making; each holds a state of the engine. More are refused."""

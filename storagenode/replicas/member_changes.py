@@ -10,7 +10,7 @@ import asyncio
 
 from raft.group import Configuration, LogIndex, Member, Outcome, ReplicaId
 from raft.membership import BadConfiguration, check_configuration
-from storagenode.replica import Replica
+from storagenode.replicas.replica import Replica
 
 LEVEL_ENTRIES = 1_000
 """A learner that lacks no more of what is committed may become a voter: it is level within moments. One that still

@@ -24,7 +24,7 @@ from typing import TypeAlias, TypeVar
 import msgspec
 
 from proto.messages import ActionResult, FeedRecord
-from storagenode.request_memory import RememberedRequests
+from storagenode.replicas.request_memory import RememberedRequests
 
 ENTRY_VERSION = 1
 STATE_VERSION = 1

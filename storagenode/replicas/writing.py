@@ -27,13 +27,13 @@ from proto.messages import (
     Written,
 )
 from raft.group import Environment, LogIndex, Outcome, Role
-from storagenode.apply_round import ApplyRound
-from storagenode.engine import DATA, Engine, EngineFailure
-from storagenode.evaluation import Effect, Refusal, Stored, evaluate
-from storagenode.indexing import Indexing, added
-from storagenode.log_entries import ENTRY_VERSION, Entry, WriteOutcome, encode_entry
-from storagenode.request_memory import REQUESTS_MAX, RequestMemory
-from storagenode.standing import Standing
+from storagenode.engines.engine import DATA, Engine, EngineFailure
+from storagenode.replicas.apply_round import ApplyRound
+from storagenode.replicas.evaluation import Effect, Refusal, Stored, evaluate
+from storagenode.replicas.indexing import Indexing, added
+from storagenode.replicas.log_entries import ENTRY_VERSION, Entry, WriteOutcome, encode_entry
+from storagenode.replicas.request_memory import REQUESTS_MAX, RequestMemory
+from storagenode.replicas.standing import Standing
 
 log = logging.getLogger(__name__)
 

@@ -12,14 +12,14 @@ from datamodel.catalog_rows import CATALOG_RANGE, SYSTEM_TABLE_ID, NodeRow
 from proto.addresses import format_address, parse_listen
 from proto.cluster_client import ClusterClient
 from raft.group import Configuration, Environment, GroupId, Host, Member, NodeId, ReplicaId
-from storagenode.bootstrap import Belong, Bootstrap, InitialNode, has_forgotten
-from storagenode.catalog_watch import watch_catalog
 from storagenode.data_directory import Peer
-from storagenode.log_entries import STATE_VERSION, ReplicaState
+from storagenode.joining.bootstrap import Belong, Bootstrap, InitialNode, has_forgotten
+from storagenode.joining.catalog_watch import watch_catalog
+from storagenode.joining.presence import Presence
+from storagenode.joining.registration import register
 from storagenode.node import CATALOG_GROUP, Node, ReplicaRefused
 from storagenode.peers import Peers
-from storagenode.presence import Presence
-from storagenode.registration import register
+from storagenode.replicas.log_entries import STATE_VERSION, ReplicaState
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from datamodel.stored_items import check_record
 from proto import control_pb2
 from raft.group import Group, GroupId, LogIndex, Term
 from raft.membership import BadConfiguration, decode_configuration
-from storagenode.engine import (
+from storagenode.engines.engine import (
     APPLIED,
     INSTALLING,
     Engine,
@@ -41,7 +41,7 @@ from storagenode.engine import (
     group_key,
     group_of_key,
 )
-from storagenode.log_entries import (
+from storagenode.replicas.log_entries import (
     AppliedState,
     ReplicaState,
     UnknownFormat,
@@ -49,7 +49,7 @@ from storagenode.log_entries import (
     encode_applied,
     encode_state,
 )
-from storagenode.replica import Capture, Replica
+from storagenode.replicas.replica import Capture, Replica
 
 log = logging.getLogger(__name__)
 

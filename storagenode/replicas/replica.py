@@ -34,11 +34,19 @@ from raft.group import (
     Role,
     Term,
 )
-from storagenode.apply_round import ApplyRound
-from storagenode.change_feed import RECORDS_KEPT, FeedReaders
-from storagenode.engine import APPLIED, DATA, Engine, EngineFailure, Mutation, feed_key, group_key
-from storagenode.lagging import LaggingView
-from storagenode.log_entries import (
+from storagenode.engines.engine import (
+    APPLIED,
+    DATA,
+    Engine,
+    EngineFailure,
+    Mutation,
+    feed_key,
+    group_key,
+)
+from storagenode.replicas.apply_round import ApplyRound
+from storagenode.replicas.change_feed import RECORDS_KEPT, FeedReaders
+from storagenode.replicas.lagging import LaggingView
+from storagenode.replicas.log_entries import (
     STATE_VERSION,
     AppliedState,
     Entry,
@@ -48,11 +56,11 @@ from storagenode.log_entries import (
     encode_applied,
     encode_feed_record,
 )
-from storagenode.reading import Reads
-from storagenode.request_memory import RequestMemory
-from storagenode.scans import ScanRunner
-from storagenode.standing import Standing
-from storagenode.writing import Writes
+from storagenode.replicas.reading import Reads
+from storagenode.replicas.request_memory import RequestMemory
+from storagenode.replicas.scans import ScanRunner
+from storagenode.replicas.standing import Standing
+from storagenode.replicas.writing import Writes
 
 log = logging.getLogger(__name__)
 

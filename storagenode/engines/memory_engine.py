@@ -6,7 +6,7 @@ Copy-on-write: a snapshot shares the state until the next write. Not for large d
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 
-from storagenode.engine import Mutation
+from storagenode.engines.engine import Mutation
 
 
 class MemoryCursor:

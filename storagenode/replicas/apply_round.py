@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from storagenode.engine import Engine, EngineFailure, Mutation
+from storagenode.engines.engine import Engine, EngineFailure, Mutation
 
 
 class Gatherer(Protocol):

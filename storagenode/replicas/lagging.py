@@ -9,7 +9,7 @@ from collections import deque
 from typing import Final
 
 from raft.group import Environment
-from storagenode.engine import Engine, Snapshot, View
+from storagenode.engines.engine import Engine, Snapshot, View
 
 EVENTUAL_READ_LAG_MS_MAX: Final = 60_000
 STEPS: Final = 8

@@ -8,10 +8,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from storagenode.apply_round import ApplyRound
-from storagenode.engine import Engine
-from storagenode.log_entries import encode_state
-from storagenode.replica import Replica
+from storagenode.engines.engine import Engine
+from storagenode.replicas.apply_round import ApplyRound
+from storagenode.replicas.log_entries import encode_state
+from storagenode.replicas.replica import Replica
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from proto.link import Link
 from proto.messages import FeedPage, FeedRecord, ReadFeed
 from raft.group import Environment, Timer
-from storagenode.engine import View, feed_key
-from storagenode.log_entries import decode_feed_record
+from storagenode.engines.engine import View, feed_key
+from storagenode.replicas.log_entries import decode_feed_record
 
 RECORDS_KEPT = 10_000
 PAGE_RECORDS_MAX = 1_000

@@ -19,13 +19,13 @@ from datamodel.stored_items import check_record
 from proto.link import Link
 from proto.messages import Behind, Get, Query, Refused, Unavailable, Value
 from raft.group import Environment, LogIndex, Role
-from storagenode.apply_round import ApplyRound
-from storagenode.engine import DATA, Engine, EngineFailure, View, data_range
-from storagenode.index_pages import IndexPageScan
-from storagenode.lagging import LaggingView
-from storagenode.query_pages import PageScan
-from storagenode.scans import ScanRunner, TooManyPages
-from storagenode.standing import Standing
+from storagenode.engines.engine import DATA, Engine, EngineFailure, View, data_range
+from storagenode.replicas.apply_round import ApplyRound
+from storagenode.replicas.index_pages import IndexPageScan
+from storagenode.replicas.lagging import LaggingView
+from storagenode.replicas.query_pages import PageScan
+from storagenode.replicas.scans import ScanRunner, TooManyPages
+from storagenode.replicas.standing import Standing
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from datamodel.expressions import parse_projection, read_condition
 from datamodel.items import decode_item, encode_item
 from datamodel.stored_items import HEADER_SIZE, check_record, record_size
 from proto.messages import Page, Query
-from storagenode.engine import Cursor
+from storagenode.engines.engine import Cursor
 
 STEP_ITEMS = 400
 """Items per step: about a millisecond without a filter, two or three with one."""
