@@ -8,18 +8,24 @@ from datamodel.limits import REQUEST_SIZE_BYTES_MAX
 
 TARGET_PREFIXES = (b"DynamoDB_20120810.", b"DynamoDBStreams_20120810.")
 
-# How header names were spelled, by the tuple of them; SDKs send few different ones.
+# How header names were spelled, by the tuple of them; SDKs send few different ones. When there are so many, all are
+# forgotten.
 SPELLINGS_MAX = 256
+# Names that are longer together than those of any SDK are not worth remembering.
+SPELLING_BYTES_MAX = 2048
 # How a gzip member begins, how many one body may have (each costs a fresh inflater), how much is inflated at once.
 GZIP_MEMBER = b"\x1f\x8b\x08"
 GZIP_MEMBERS_MAX = 1024
 INFLATED_PIECE_BYTES = 64 << 10
-# A request with more headers than any SDK sends is not worth remembering.
-SPELLING_NAMES_MAX = 40
 
 
 class Spelling:
-    """The names of the headers that matter, as one kind of client sends them; empty for those it does not."""
+    """The names of the headers that matter, as one kind of client sends them; empty for those it does not.
+
+    Attributes:
+        has_origin: Whether a browser's script asks.
+        size: Bytes of all headers on the wire but for their values.
+    """
 
     __slots__ = (
         "accept_encoding",
@@ -27,7 +33,8 @@ class Spelling:
         "content_length",
         "content_type",
         "expect",
-        "origin",
+        "has_origin",
+        "size",
         "target",
         "transfer_encoding",
     )
@@ -38,12 +45,13 @@ class Spelling:
         self.content_length = sent_as(names, b"content-length")
         self.content_type = sent_as(names, b"content-type")
         self.expect = sent_as(names, b"expect")
-        self.origin = sent_as(names, b"origin")
+        self.has_origin = bool(sent_as(names, b"origin"))
+        self.size = sum(len(name) + len(": \r\n") for name in names)
         self.target = sent_as(names, b"x-amz-target")
         self.transfer_encoding = sent_as(names, b"transfer-encoding")
 
 
-_known_spelling = lru_cache(maxsize=SPELLINGS_MAX)(Spelling)
+_known_spellings: dict[tuple[bytes, ...], Spelling] = {}
 
 
 def spelling_of(names: tuple[bytes, ...]) -> Spelling:
@@ -51,7 +59,16 @@ def spelling_of(names: tuple[bytes, ...]) -> Spelling:
 
     Looking a known spelling up is cheaper than lower-casing every name of every request.
     """
-    return Spelling(names) if len(names) > SPELLING_NAMES_MAX else _known_spelling(names)
+    return _known_spellings.get(names) or _learn(names)
+
+
+def _learn(names: tuple[bytes, ...]) -> Spelling:
+    spelling = Spelling(names)
+    if spelling.size <= SPELLING_BYTES_MAX:
+        if len(_known_spellings) >= SPELLINGS_MAX:
+            _known_spellings.clear()
+        _known_spellings[names] = spelling
+    return spelling
 
 
 def sent_as(headers: Iterable[bytes], name: bytes) -> bytes:

@@ -31,12 +31,10 @@ _REASONS = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-_EXPOSED_HEADERS = (
-    "x-amzn-RequestId,x-amzn-ErrorType,x-amzn-ErrorMessage,x-amz-request-id,x-amz-crc32,Date"
-)
+# As the service sends them (ScyllaDB's Alternator, server.cc; the age: dynalite).
 _CORS_LINES = (
     "Access-Control-Allow-Origin: *",
-    f"Access-Control-Expose-Headers: {_EXPOSED_HEADERS}",
+    "Access-Control-Expose-Headers: x-amzn-RequestId,x-amzn-ErrorType,x-amzn-ErrorMessage,Date",
 )
 _CORS_MAX_AGE_S = 172_800
 
@@ -119,27 +117,25 @@ class Responses:
         return head
 
     def render_preflight(
-        self, request_id: bytes, headers: Mapping[bytes, bytes], keep_alive: bool, cors: bool
+        self, request_id: bytes, headers: Mapping[bytes, bytes], keep_alive: bool
     ) -> bytes:
-        """The answer to OPTIONS. A browser's script (`cors`) may send whatever it asks for: nothing is
-        authenticated.
-        """
+        """The answer to OPTIONS with an `Origin`: scripts may send what they ask for (nothing is authenticated)."""
         lines = [
             "HTTP/1.1 200 OK",
             "Server: Server",
             f"Date: {self._date}",
             "Content-Length: 0",
+            *_CORS_LINES,
+            f"Access-Control-Max-Age: {_CORS_MAX_AGE_S}",
             f"x-amzn-RequestId: {request_id.decode()}",
         ]
-        if cors:
-            lines += [*_CORS_LINES, f"Access-Control-Max-Age: {_CORS_MAX_AGE_S}"]
-            for asked, granted in (
-                (b"access-control-request-headers", "Access-Control-Allow-Headers"),
-                (b"access-control-request-method", "Access-Control-Allow-Methods"),
-            ):
-                value = headers.get(sent_as(headers, asked))
-                if value is not None:
-                    lines.append(f"{granted}: {value.decode('latin-1')}")
+        for asked, granted in (
+            (b"access-control-request-headers", "Access-Control-Allow-Headers"),
+            (b"access-control-request-method", "Access-Control-Allow-Methods"),
+        ):
+            value = headers.get(sent_as(headers, asked))
+            if value is not None:
+                lines.append(f"{granted}: {value.decode('latin-1')}")
         if not keep_alive:
             lines.append("Connection: close")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

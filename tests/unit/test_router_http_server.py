@@ -1,4 +1,4 @@
-"""The HTTP front door over a fake dispatcher: a real server on a free port, raw bytes at the other end."""
+"""The HTTP front door: connections from their beginning to their end, and what is no operation."""
 
 import asyncio
 import gzip
@@ -6,120 +6,11 @@ import json
 import re
 import socket
 import zlib
-from contextlib import asynccontextmanager
 
 import pytest
-import uvloop
 
 from router import http_connection, http_server
-from router.http_server import HttpServer
-
-TARGET = "DynamoDB_20120810.GetItem"
-
-
-class FakeDispatcher:
-    """Answers by a function, or keeps replies back until the test gives them."""
-
-    def __init__(self):
-        self.calls = []
-        self.kept = None
-        self.answer = lambda operation, body: (200, b'{"op":"%b"}' % operation.encode())
-
-    def __call__(self, operation, body, context, reply):
-        self.calls.append((operation, body, context))
-        if self.kept is None:
-            reply(*self.answer(operation, body))
-        else:
-            self.kept.append(reply)
-
-
-class Client:
-    """A socket with a little HTTP understanding."""
-
-    def __init__(self, reader, writer):
-        self.reader, self.writer = reader, writer
-
-    def send(self, data):
-        self.writer.write(data)
-
-    async def reply(self):
-        """(status, headers by lower-case name, body) of the next response."""
-        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)
-        lines = head.decode().split("\r\n")
-        status = int(lines[0].split(" ")[1])
-        headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
-        body = await self.reader.readexactly(int(headers.get("content-length", 0)))
-        return status, headers, body
-
-    async def closed(self):
-        """Whether the server closes the connection without another byte."""
-        return await asyncio.wait_for(self.reader.read(), 5) == b""
-
-
-class World:
-    def __init__(self):
-        self.dispatcher = FakeDispatcher()
-        self.time = 0.0
-        self.ready = True
-        self.clients = []
-
-    async def start(self):
-        count = iter(range(1_000_000))
-        self.server = HttpServer(
-            self.dispatcher,
-            lambda: self.ready,
-            lambda: b"%052d" % next(count),
-            lambda: self.time,
-            lambda: 1_700_000_000.0,
-            "us-east-1",
-        )
-        self.port = await self.server.serve("127.0.0.1", 0)
-
-    async def connect(self):
-        client = Client(*await asyncio.open_connection("127.0.0.1", self.port))
-        self.clients.append(client)
-        return client
-
-    async def settle(self):
-        for _ in range(20):
-            await asyncio.sleep(0.001)
-
-
-def run(scenario):
-    """Run a coroutine function of a started world on the product's event loop."""
-
-    async def main():
-        async with started() as world:
-            await scenario(world)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
-
-
-@asynccontextmanager
-async def started():
-    world = World()
-    await world.start()
-    try:
-        yield world
-    finally:
-        for client in world.clients:
-            client.writer.close()
-        await world.server.stop(0.05)
-        await world.settle()
-
-
-def request(body=b"{}", target=TARGET, **headers):
-    """A request as botocore writes it; header names have _ for -."""
-    lines = ["POST / HTTP/1.1", "Host: localhost:8000"]
-    if target is not None:
-        lines.append(f"X-Amz-Target: {target}")
-    headers.setdefault("Content_Type", "application/x-amz-json-1.0")
-    headers.setdefault("Content_Length", str(len(body)))
-    lines += [
-        f"{name.replace('_', '-')}: {value}" for name, value in headers.items() if value is not None
-    ]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+from tests.unit.http_harness import TARGET, request, run
 
 
 def test_a_request_and_its_reply():
@@ -217,6 +108,15 @@ def test_a_late_reply_to_a_gone_client_harms_nobody():
     [
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200, b"healthy: x "),
         (b"GET / HTTP/1.1\r\n\r\n", 200, b"healthy: dynamodb.us-east-1.amazonaws.com "),
+        (b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n", 200, b"healthy: x "),
+        (b"OPTIONS / HTTP/1.1\r\nHost: x\r\n\r\n", 404, b"<UnknownOperationException/>\n"),
+        (
+            b"OPTIONS /x HTTP/1.1\r\nHost: x\r\nOrigin: http://x\r\n\r\n",
+            404,
+            b"<UnknownOperationException/>\n",
+        ),
+        (b"GET http://x/x HTTP/1.1\r\nHost: x\r\n\r\n", 404, b"<UnknownOperationException/>\n"),
+        (request().replace(b"POST /", b"POST //"), 404, b"<UnknownOperationException/>\n"),
         (b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n", 404, b"<UnknownOperationException/>\n"),
         (b"GET /?x=1 HTTP/1.1\r\nHost: h:8000\r\n\r\n", 200, b"healthy: h:8000 "),
         (request().replace(b"POST /", b"POST /x"), 404, b"<UnknownOperationException/>\n"),
@@ -293,55 +193,6 @@ def test_targets(target, operation):
         client.send(request(target=target))
         await client.reply()
         assert world.dispatcher.calls[0][0] == operation
-
-    run(scenario)
-
-
-def test_heads_of_just_under_sixteen_kilobytes_are_taken():
-    async def scenario(world):
-        client = await world.connect()
-        client.send(request(X="x" * 15_000).replace(b"POST /", b"POST /?" + b"x" * 16_000))
-        assert (await client.reply())[0] == 200
-
-    run(scenario)
-
-
-def cors_of(headers):
-    return {name: value for name, value in headers.items() if name.startswith("access-control-")}
-
-
-def test_json_is_echoed_and_cors():
-    granted = {
-        "access-control-allow-origin": "*",
-        "access-control-expose-headers": "x-amzn-requestid,x-amzn-errortype,x-amzn-errormessage,"
-        "x-amz-request-id,x-amz-crc32,date",
-    }
-    preflight = (
-        b"OPTIONS / HTTP/1.1\r\nHost: x\r\nAccess-Control-Request-Headers: x-amz-target\r\n"
-        b"Access-Control-Request-Method: POST\r\n\r\n"
-    )
-
-    async def scenario(world):
-        client = await world.connect()
-        client.send(request(Content_Type="application/json", Origin="http://x"))
-        _, headers, _ = await client.reply()
-        assert headers["content-type"] == "application/json"
-        assert cors_of(headers) == granted
-        client.send(b"GET / HTTP/1.1\r\nHost: x\r\nOrigin: http://x\r\n\r\n")
-        assert cors_of((await client.reply())[1]) == granted
-        client.send(preflight.replace(b"Host: x", b"Host: x\r\nOrigin: http://x"))
-        status, headers, body = await client.reply()
-        assert (status, body) == (200, b"")
-        assert cors_of(headers) == {
-            **granted,
-            "access-control-allow-headers": "x-amz-target",
-            "access-control-allow-methods": "post",
-            "access-control-max-age": "172800",
-        }
-        # Nobody but a browser's script needs any of it.
-        for data in (request(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", preflight):
-            client.send(data)
-            assert cors_of((await client.reply())[1]) == {}
 
     run(scenario)
 
