@@ -33,6 +33,7 @@ MEMBERS: dict[str, dict[str, str]] = {
         "ResourcePolicy": _REFUSED,
         "SSESpecification": f"with Enabled true {_REFUSED}",
         "StreamSpecification": f"with StreamEnabled true {_REFUSED}",
+        "TableThroughputMode": f"another name of BillingMode: {_RECORDED}",
         "Tags": "a tag `quorate:partitions` sets the number of partitions (1 to 256), beyond AWS",
         "VectorIndexes": _REFUSED,
         "WarmThroughput": f"{_RECORDED}; decides the number of partitions",
@@ -41,6 +42,7 @@ MEMBERS: dict[str, dict[str, str]] = {
         "Tags": "in effect at once; no pause between changes (1.5 s on AWS)",
     },
     "UpdateTable": {
+        "BillingMode": _RECORDED,
         "DeletionProtectionEnabled": "no pause between changes (15 s on AWS)",
         "DisassociationProtectionEnabled": _REFUSED,
         "GlobalSecondaryIndexUpdates": _REFUSED,
@@ -53,6 +55,7 @@ MEMBERS: dict[str, dict[str, str]] = {
         "SSESpecification": f"with Enabled true {_REFUSED}",
         "StreamSpecification": f"with StreamEnabled true {_REFUSED}",
         "TableClass": "recorded and shown; as many changes as you like (two in 30 days on AWS)",
+        "TableThroughputMode": f"another name of BillingMode: {_RECORDED}",
         "VectorIndexUpdates": _REFUSED,
         "WarmThroughput": f"{_RECORDED}; a raise holds at once and splits no partition yet",
     },

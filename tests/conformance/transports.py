@@ -23,6 +23,8 @@ _TYPE_PREFIXES: Final = {
     "AccessDeniedException": "com.amazon.coral.service#",
     "ThrottlingException": "com.amazon.coral.availability#",
 }
+# Operations whose success has no body, not even an object without members.
+_WITHOUT_ANSWER: Final = frozenset(("TagResource", "UntagResource"))
 _SERVICE_PREFIX: Final = "com.amazonaws.dynamodb.v20120810#"
 
 
@@ -102,6 +104,8 @@ class HttpTransport:
         if checksum is not None and int(checksum) != zlib.crc32(answer):
             malformed = "x-amz-crc32 is not that of the body"
         if response.status == 200:
+            if bool(answer) == (operation in _WITHOUT_ANSWER):
+                malformed = f"the body is {answer[:100]!r}"
             return Outcome(json.loads(answer or b"{}"), malformed=malformed)
         if not answer:
             return Outcome(code=f"HTTP {response.status}", malformed=malformed)

@@ -140,6 +140,15 @@ def test_every_operation_is_served(operation):
     run(test)
 
 
+def test_an_answer_without_a_body_is_a_message_without_members():
+    async def test(dispatcher, stub, channel):
+        dispatcher.reply = (200, b"")
+        answer = await stub.TagResource(pb.TagResourceRequest(resource_arn="arn:x"))
+        assert answer == pb.TagResourceResponse()
+
+    run(test)
+
+
 @pytest.mark.parametrize(
     ("error", "operation", "status"),
     [
