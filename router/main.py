@@ -20,8 +20,8 @@ from proto.observability import serve_metrics
 from proto.process import Platform, run_process, stop_event
 from router.composition import Options, Router
 from router.context import REQUEST_TIMEOUT_S
-from router.grpc_server import serve_grpc
-from router.http_server import HttpServer
+from router.transports.grpc_server import serve_grpc
+from router.transports.http_server import HttpServer
 
 log = logging.getLogger(__name__)
 

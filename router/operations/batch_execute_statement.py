@@ -31,8 +31,8 @@ from router.batches import DUPLICATE_KEYS
 from router.capacity import consumed_capacities
 from router.context import Call
 from router.partition_map import TableEntry
-from router.statement_pages import SelectOptions, select
-from router.statements import (
+from router.statements.statement_pages import SelectOptions, select
+from router.statements.statements import (
     Outcome,
     StatementCall,
     check_write,

@@ -8,8 +8,8 @@ from datamodel.partiql import Select, prepare_parameters, prepare_statement
 from datamodel.requests import ExecuteStatementInput
 from router.capacity import consumed_capacity
 from router.context import Call
-from router.statement_pages import SelectOptions, select
-from router.statements import (
+from router.statements.statement_pages import SelectOptions, select
+from router.statements.statements import (
     Outcome,
     StatementCall,
     check_write,

@@ -15,7 +15,14 @@ from datamodel.key_encoding import KeySchema, collection_range
 from datamodel.local_indexes import LocalIndex
 from datamodel.requests import QueryInput
 from router.context import Call
-from router.index_reads import (
+from router.legacy_parameters import (
+    LegacyKeyConditions,
+    attributes_expression,
+    check_attributes_to_get,
+    check_mixing,
+    filter_condition,
+)
+from router.paging.index_reads import (
     Item,
     ReadTarget,
     check_index_start_key,
@@ -24,15 +31,13 @@ from router.index_reads import (
     read_target,
     unknown_index,
 )
-from router.item_pages import PageReader
-from router.legacy_parameters import (
-    LegacyKeyConditions,
-    attributes_expression,
-    check_attributes_to_get,
-    check_mixing,
-    filter_condition,
+from router.paging.item_pages import PageReader
+from router.paging.page_requests import (
+    add_expressions,
+    begin_page,
+    check_select,
+    normalise_start_key,
 )
-from router.page_requests import add_expressions, begin_page, check_select, normalise_start_key
 from router.partition_map import TableEntry
 
 _ONE_ROW = "The query can return at most one row and cannot be restarted"

@@ -8,7 +8,13 @@ from datamodel.expressions import (
 from datamodel.key_encoding import KeySchema, check_key, segment_range, table_range
 from datamodel.requests import ScanInput
 from router.context import Call
-from router.index_reads import (
+from router.legacy_parameters import (
+    attributes_expression,
+    check_attributes_to_get,
+    check_mixing,
+    filter_condition,
+)
+from router.paging.index_reads import (
     ESK_INVALID,
     Item,
     ReadTarget,
@@ -18,14 +24,13 @@ from router.index_reads import (
     read_target,
     unknown_index,
 )
-from router.item_pages import PageReader
-from router.legacy_parameters import (
-    attributes_expression,
-    check_attributes_to_get,
-    check_mixing,
-    filter_condition,
+from router.paging.item_pages import PageReader
+from router.paging.page_requests import (
+    add_expressions,
+    begin_page,
+    check_select,
+    normalise_start_key,
 )
-from router.page_requests import add_expressions, begin_page, check_select, normalise_start_key
 from router.partition_map import TableEntry
 
 

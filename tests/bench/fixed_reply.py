@@ -9,7 +9,7 @@ import time
 
 import uvloop
 
-from router.http_server import HttpServer
+from router.transports.http_server import HttpServer
 
 ANSWER = (
     b'{"Item":{"pk":{"S":"k000001"},"f0":{"S":"'

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import uvloop
 
-from router.http_server import HttpServer
+from router.transports.http_server import HttpServer
 
 TARGET = "DynamoDB_20120810.GetItem"
 

@@ -15,8 +15,8 @@ from datamodel import errors
 from datamodel.shape_rules import IMPLEMENTED_OPERATIONS
 from proto import dynamodb_pb2 as pb
 from proto import dynamodb_pb2_grpc
-from router import grpc_server
-from router.grpc_server import (
+from router.transports import grpc_server
+from router.transports.grpc_server import (
     DETAIL_BYTES_MAX,
     ERROR_DETAIL_KEY,
     LARGE_MESSAGE_BYTES,
@@ -276,9 +276,13 @@ def test_our_own_mistakes_are_internal_and_logged(reply, caplog):
         assert detail_of(caught.value).code == "InternalServerError"
         assert "bug" not in caught.value.details()
 
-    with caplog.at_level(logging.ERROR, "router.grpc_server"):
+    with caplog.at_level(logging.ERROR, "router.transports.grpc_server"):
         run(test)
-    ours = [record.message for record in caplog.records if record.name == "router.grpc_server"]
+    ours = [
+        record.message
+        for record in caplog.records
+        if record.name == "router.transports.grpc_server"
+    ]
     assert ours == ["grpc call failed"]
 
 

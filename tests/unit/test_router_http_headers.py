@@ -7,7 +7,7 @@ import zlib
 import pytest
 
 from datamodel.limits import REQUEST_SIZE_BYTES_MAX
-from router.http_headers import GZIP_MEMBERS_MAX, decompress
+from router.transports.http_headers import GZIP_MEMBERS_MAX, decompress
 
 
 def _members(*parts):

@@ -9,7 +9,7 @@ import zlib
 
 import pytest
 
-from router import http_connection, http_server
+from router.transports import http_connection, http_server
 from tests.unit.http_harness import TARGET, request, run
 
 

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
 
-from router.http_headers import sent_as
+from router.transports.http_headers import sent_as
 
 JSON_1_0 = b"application/x-amz-json-1.0"
 JSON = b"application/json"

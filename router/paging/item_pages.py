@@ -11,7 +11,7 @@ from datamodel.limits import PAGE_SIZE_BYTES_MAX
 from proto.messages import Answer, Page, Query
 from router.capacity import consumed_capacity, read_units
 from router.context import Call
-from router.page_requests import PageRequest
+from router.paging.page_requests import PageRequest
 from router.partition_map import TableEntry
 
 

@@ -23,7 +23,7 @@ import httptools
 
 from datamodel.limits import REQUEST_SIZE_BYTES_MAX
 from router.context import Dispatch, RequestContext
-from router.http_headers import (
+from router.transports.http_headers import (
     decompress,
     operation_of,
     path_of,
@@ -31,7 +31,7 @@ from router.http_headers import (
     sent_as,
     spelling_of,
 )
-from router.responses import (
+from router.transports.responses import (
     CONTINUE,
     DAMAGED_BODY,
     JSON,

@@ -13,8 +13,8 @@ from datamodel.expressions import (
     parse_projection,
 )
 from datamodel.items import normalise_item
-from router.index_reads import ESK_INVALID, Item, ReadTarget
 from router.legacy_parameters import LegacyCondition
+from router.paging.index_reads import ESK_INVALID, Item, ReadTarget
 
 # Faults of values in a start key that the service names without those words before them: those of numbers, and
 # of a set's members. Source: observed by the authors of dynalite.

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from router.context import Dispatch
-from router.http_connection import Connection, Doorway
-from router.responses import Responses
+from router.transports.http_connection import Connection, Doorway
+from router.transports.responses import Responses
 
 SWEEP_INTERVAL_S = 1.0
 BACKLOG = 1024

@@ -20,17 +20,17 @@ from datamodel.limits import EXPRESSION_SIZE_BYTES_MAX
 from datamodel.partiql import ExpressionWriter, KeyPlan, Select, plan_keys, whole_key
 from datamodel.partiql.statements import Column
 from router.capacity import read_units
-from router.index_reads import (
+from router.paging.index_reads import (
     ReadTarget,
     check_index_start_key,
     check_table_start_key,
     encode_position,
     read_target,
 )
-from router.item_pages import PageReader
-from router.page_requests import PageRequest
+from router.paging.item_pages import PageReader
+from router.paging.page_requests import PageRequest
 from router.partition_map import TableEntry
-from router.statements import OTHER_TOKEN, Outcome, StatementCall
+from router.statements.statements import OTHER_TOKEN, Outcome, StatementCall
 
 Range = tuple[bytes, bytes]
 
