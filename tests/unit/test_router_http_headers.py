@@ -11,7 +11,7 @@ from router.transports.http_headers import GZIP_MEMBERS_MAX, decompress
 
 
 def _members(*parts):
-    return b"".join(gzip.compress(part) for part in parts)
+    return b"".join(gzip.compress(part, mtime=0) for part in parts)
 
 
 @pytest.mark.parametrize(
