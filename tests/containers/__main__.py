@@ -1,7 +1,8 @@
 """Build the image, bring the compose deployment up on a real container engine, use it, break it, take it down.
 
 Finds docker or podman with compose; without one it says so and does nothing. Everything has a name of its own, so
-nothing else on the engine is touched, and everything is removed in the end. Exit status 0: all of it held.
+nothing else on the engine is touched, and everything but the build's cache is removed in the end. Exit status 0:
+all of it held.
 """
 
 import argparse
@@ -10,14 +11,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import boto3
 from botocore.config import Config
 
+from tests.chaos.__main__ import end_once
 from tests.chaos.__main__ import main as play_chaos
 from tests.chaos.containers import ContainerCluster, Engine, find_engine
 from tests.cluster.fault_table import create_table, get, put
@@ -93,29 +95,41 @@ def outlive(cluster: ContainerCluster, key: str, harm: Callable[[], None]) -> st
     client = WireClient(cluster.http, timeout_s=10)
     acknowledged: list[int] = []
     failed = 0
+    is_over = threading.Event()
 
-    def put_some(until: Callable[[], Any]) -> None:
+    def put_on() -> None:
         nonlocal failed
-        while not until():
-            for _ in range(10):
-                number = len(acknowledged) + failed
-                try:
-                    put(client, f"{key}-{number}", number)
-                except (Answer, OSError):
-                    failed += 1
-                else:
-                    acknowledged.append(number)
+        while not is_over.is_set():
+            number = len(acknowledged) + failed
+            try:
+                put(client, f"{key}-{number}", number)
+            except (Answer, OSError):
+                failed += 1
+            else:
+                acknowledged.append(number)
 
-    started = time.monotonic()
-    put_some(lambda: time.monotonic() > started + 0.5)
-    harm()
-    deadline = time.monotonic() + BACK_S
-    put_some(lambda: cluster.is_ready() or time.monotonic() > deadline)
-    assert cluster.is_ready(), "not whole again"
+    writer = threading.Thread(target=put_on, daemon=True)
+    writer.start()
+    try:
+        wait_until(lambda: len(acknowledged) >= 10, BACK_S, "puts before the fault", 0.05)
+        before = len(acknowledged) + failed
+        harm()
+        tried = len(acknowledged) + failed - before
+        wait_until(cluster.is_ready, BACK_S, "the cluster is whole again", 0.1)
+        after = len(acknowledged)
+        wait_until(lambda: len(acknowledged) >= after + 10, BACK_S, "puts after the fault", 0.05)
+    finally:
+        is_over.set()
+        writer.join(30)
+    assert not writer.is_alive(), "a put did not end"
+    assert tried > 0, "nothing was put during the fault"
     lost = [number for number in acknowledged if get(client, f"{key}-{number}") != number]
     client.close()
     assert not lost, f"acknowledged and gone: {lost[:10]}"
-    return f"{len(acknowledged)} puts acknowledged, none lost, {failed} failed without a retry"
+    return (
+        f"{len(acknowledged)} puts acknowledged, none lost, {failed} failed without a retry; "
+        f"{tried} of them during the fault"
+    )
 
 
 def crash(cluster: ContainerCluster, name: str) -> None:
@@ -217,6 +231,7 @@ def main(argv: list[str]) -> int:
     if isinstance(engine, str):
         print(f"skipped: no container engine here ({engine})")
         return 0
+    end_once()
     print(f"engine: {engine.command}, {' '.join(engine.compose)}")
     with tempfile.TemporaryDirectory(prefix="quorate-containers-") as directory:
         return run(engine, options, Path(directory))
