@@ -323,7 +323,7 @@ def _subtract(current: AttributeValue | None, value: AttributeValue) -> Attribut
         raise ValidationError(INCORRECT_TYPE)
     removed = set(value[kind])
     remaining = [element for element in current[kind] if element not in removed]
-    return {kind: remaining} if remaining else None
+    return {kind: in_order(kind, remaining)} if remaining else None
 
 
 def _compile(operand: Operand) -> Source:

@@ -617,3 +617,10 @@ def test_sets_stay_in_order(old, section, value, new):
     update = parse_update(f"{section} a :v", None)
     update.check_values({":v": value})
     assert update.apply({"a": old}, {":v": value}).item == {"a": new}
+
+
+@pytest.mark.parametrize("section", ["ADD", "DELETE"])
+def test_a_set_that_was_stored_without_order_is_in_order_once_it_changed(section):
+    stored = {"ss": {"SS": ["d", "b", "a"]}}
+    changed = apply(f"{section} ss :ss2", stored).item["ss"]["SS"]
+    assert changed == {"ADD": ["a", "b", "c", "d"], "DELETE": ["a", "d"]}[section]
