@@ -4,6 +4,8 @@ import random
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 ON_ITS_OWN = """
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 import plyvel
 from storagenode.engines import leveldb_unmapped
@@ -85,6 +89,18 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store(tmp_path_factory.mktemp("store") / "engine")
 
 
+def _tables_at_rest(directory: Path, read_all: Callable[[], bool]) -> list[Path]:
+    """The tables once reading all of them leaves them as they are: compactions in the background have ended."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        before = sorted(directory.glob("*.ldb"))
+        assert read_all()
+        time.sleep(0.1)
+        if sorted(directory.glob("*.ldb")) == before:
+            return before
+    raise AssertionError("compactions go on and on")
+
+
 @pytest.mark.parametrize("noise", [0x00, 0x01, 0xFF])
 @pytest.mark.parametrize("region", ["filter", "index", "metaindex", "footer"])
 def test_rot_in_what_leveldb_keeps_of_an_open_table_changes_nothing(
@@ -101,8 +117,7 @@ def test_rot_in_what_leveldb_keeps_of_an_open_table_changes_nothing(
     small = [(b"x%d" % n, b"%d" % n) for n in range(9)]
     engine.write(small)
     engine.make_durable()  # a table whose index is too short to be compressed
-    assert store.read(engine) == "right"  # every table is open
-    for table in sorted(live.glob("*.ldb")):
+    for table in _tables_at_rest(live, lambda: store.read(engine) == "right"):  # every table is open
         place = regions(table.read_bytes())[region]
         rotten = bytes([noise]) * len(place)
         harm.overwrite(place.start, rotten, "rotten").do_in_place(table)
