@@ -117,7 +117,9 @@ def test_rot_in_what_leveldb_keeps_of_an_open_table_changes_nothing(
     small = [(b"x%d" % n, b"%d" % n) for n in range(9)]
     engine.write(small)
     engine.make_durable()  # a table whose index is too short to be compressed
-    for table in _tables_at_rest(live, lambda: store.read(engine) == "right"):  # every table is open
+    for table in _tables_at_rest(
+        live, lambda: store.read(engine) == "right"
+    ):  # every table is open
         place = regions(table.read_bytes())[region]
         rotten = bytes([noise]) * len(place)
         harm.overwrite(place.start, rotten, "rotten").do_in_place(table)
