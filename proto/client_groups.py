@@ -112,9 +112,8 @@ class Call:
         self.sent_tick = 0
         self.uncertain = False  # an abandoned attempt may have been executed
         self.old_ids: list[int] | None = None
-        self.behind_since: float | None = (
-            None  # when the first replica was not up to date enough for it
-        )
+        # When the first replica was not up to date enough for it.
+        self.behind_since: float | None = None
         self.is_waived = False  # it no longer asks for that
 
 

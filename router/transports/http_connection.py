@@ -442,9 +442,8 @@ class Connection(asyncio.Protocol):
         self._deaf = True
         self._body = b""
         self._drop_parts()
-        cors = (
-            self._in_body and self._spelling.has_origin
-        )  # before that, the spelling is of the last request
+        # Before the body, the spelling is of the last request.
+        cors = self._in_body and self._spelling.has_origin
         exchange = Exchange(self.doorway.new_request_id(), self, b"", False, b"", cors)
         self._waiting.append(exchange)
         exchange.reply(status, b"")
